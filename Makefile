@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target installs what it needs first. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check bench docs clean
+SHELL := /bin/sh
+
+RUN := .venv/bin/
+PYTEST := $(RUN)python -m pytest -n auto --dist worksteal
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.metaworld: pyproject.toml constraints.txt tools/bootstrap.sh
+	@sh tools/bootstrap.sh metaworld
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt tools/bootstrap.sh
+	@sh tools/bootstrap.sh metaworld,dev
+	@touch .venv/.metaworld $@
+
+demo: .venv/.metaworld ## Record, train and evaluate EO-1 on Meta-World; writes outputs/demo/report.html
+	@$(RUN)vlakit demo $(ARGS)
+
+test: .venv/.dev ## Run the default tests (CPU, no network, minutes)
+	@$(PYTEST) $(ARGS)
+
+test-all: .venv/.dev ## Run every test that this machine can run, the slow ones too
+	@$(PYTEST) -m 'not gpu and not network' $(ARGS)
+
+check: .venv/.dev ## Lint, format, types and import direction
+	@$(RUN)ruff check .
+	@$(RUN)ruff format --check .
+	@$(RUN)pyrefly check --summarize-errors
+	@$(RUN)lint-imports --no-cache
+
+bench: .venv/.dev ## Run the benchmarks and print one JSON line each
+	@for file in benchmarks/*.py; do echo "== $$file"; $(RUN)python $$file || exit 1; done
+
+docs: .venv/.dev ## Regenerate the generated pages of docs/
+	@$(RUN)python tools/make_flags_page.py
+
+clean: ## Remove .venv and the outputs of the demo
+	rm -rf .venv outputs/demo
