@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the preset `tiny-qwen2.5-vl`: a small Qwen2.5-VL configuration and a tokenizer.
 
-The tokenizer, trained here, is made for short sequences, because the demo trains on two CPU cores and every token
-costs: the fixed text of EO-1's conversation and the words of common manipulation instructions are
-single tokens. There are no weights; a policy built from the preset starts from random ones.
+The tokenizer, trained here, is made for short sequences, because the demo trains on two CPU cores
+and every token costs: the fixed text of EO-1's conversation and the words of common manipulation
+instructions are single tokens. There are no weights; a policy built from the preset starts from
+random ones.
 
     python tools/make_tiny_qwen_preset.py src/vlakit/presets/tiny-qwen2.5-vl
 """
