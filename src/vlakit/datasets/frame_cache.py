@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All camera frames in memory: decoded once, in order, and shared with forked workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlakit.errors import DatasetError
+
+if TYPE_CHECKING:
+    from vlakit.datasets.reader import LeRobotDataset
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_FROM = 1000
+"""Number of frames from which a progress bar is shown."""
+
+_BLOCK = 64
+
+
+def available_memory() -> int | None:
+    """Return the bytes this process may still take, None where the system does not say.
+
+    The smaller of what the machine has free and what a Linux control group leaves.
+    """
+    limits = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(int(line.split()[1]) * 1024)
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            limits.append(int(limit) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(limits) if limits else None
+
+
+def decode_all(dataset: LeRobotDataset) -> dict[str, Tensor]:
+    """Return every camera's frames, uint8 (frames, channels, height, width).
+
+    Raises:
+        DatasetError: they do not fit into memory.
+    """
+    cameras = dataset.meta.camera_keys
+    shapes = {name: tuple(dataset.read_images(name, np.array([0])).shape[1:]) for name in cameras}
+    need = sum(dataset.num_frames * int(np.prod(shape)) for shape in shapes.values())
+    free = available_memory()
+    if free is not None and need > 0.9 * free:
+        raise DatasetError(
+            f"cache_frames=true needs {need / 1e9:.2f} GB for {dataset.num_frames} frames of "
+            f"{len(cameras)} cameras, but only {free / 1e9:.2f} GB of memory are free. Leave "
+            "--dataset.cache_frames out, or use fewer --dataset.episodes."
+        )
+    cached = {
+        name: torch.empty((dataset.num_frames, *shape), dtype=torch.uint8)
+        for name, shape in shapes.items()
+    }
+    blocks = [(name, start) for name in cameras for start in range(0, dataset.num_frames, _BLOCK)]
+    total = dataset.num_frames * len(cameras)
+    with _progress(total) as advance:
+        for name, start in blocks:
+            rows = np.arange(start, min(start + _BLOCK, dataset.num_frames))
+            cached[name][start : start + len(rows)] = dataset.read_images(name, rows)
+            advance(len(rows))
+    return cached
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar for long decodes; gives the function that moves it on by some frames."""
+    if total < PROGRESS_FROM:
+        yield lambda count: None
+        return
+    from rich.progress import Progress
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task("decoding camera frames", total=total)
+        yield lambda count: bar.update(task, advance=count)

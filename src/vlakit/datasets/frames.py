@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of frames: numeric columns as numpy arrays, images left compressed until asked for."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
+
+from vlakit.datasets.metadata import DatasetMetadata, read_table, unreadable
+from vlakit.errors import DatasetError
+
+
+@dataclass
+class FrameTable:
+    """Frames of the chosen episodes, in file order.
+
+    Attributes:
+        numeric: per feature (frames,) or (frames, *shape); float32, int64 or bool.
+        text: per feature one object (a string as a rule) per frame.
+        images: per image feature the compressed pictures.
+        episode_bounds: first row and row after the last of each episode, int64 (episodes,) each.
+        position: (frames,) which entry of `episode_bounds` a frame belongs to.
+    """
+
+    numeric: dict[str, np.ndarray]
+    text: dict[str, list]
+    images: dict[str, ImageColumn]
+    episode_bounds: tuple[np.ndarray, np.ndarray]
+    position: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+
+def load_frames(metadata: DatasetMetadata, episodes: Sequence[int]) -> FrameTable:
+    """Read the frames of these episodes; each file is read once.
+
+    Raises:
+        DatasetError: a file is missing or damaged, a column is missing or misshaped, or an episode's
+            frames are not those that the metadata promise.
+    """
+    stored = {n: e for n, e in metadata.features.items() if e["dtype"] not in ("image", "video")}
+    wanted = np.zeros(metadata.total_episodes, dtype=bool)
+    wanted[list(episodes)] = True
+    relative_paths = sorted({metadata.episodes.data_paths[episode] for episode in episodes})
+    paths = [metadata.root / path for path in relative_paths]
+    tables, kept_rows = [], []
+    for path in paths:
+        table = read_table(path, _present(path, [*stored, *metadata.image_keys], list(stored)))
+        kept = _rows_of(path, table, wanted)
+        tables.append(table if len(kept) == len(table) else table.take(kept))
+        kept_rows.append(kept)
+    numeric, text = {}, {}
+    for name, entry in stored.items():
+        parts = [
+            _to_numpy(path, name, entry["shape"], table[name])
+            for path, table in zip(paths, tables, strict=True)
+        ]
+        if isinstance(parts[0], np.ndarray):
+            numeric[name] = np.concatenate(parts)
+        else:
+            text[name] = [value for part in parts for value in part]
+    file_ids = np.repeat(np.arange(len(paths)), [len(rows) for rows in kept_rows])
+    images = {
+        name: ImageColumn(name, paths, file_ids, np.concatenate(kept_rows))
+        for name in metadata.image_keys
+    }
+    bounds, position = _check_episodes(metadata, episodes, numeric)
+    return FrameTable(numeric, text, images, bounds, position)
+
+
+def _present(path: Path, required: Sequence[str], columns: list[str]) -> list[str]:
+    """Return `columns` after checking that the file has all of `required`."""
+    try:
+        names = pq.read_schema(path).names
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, error) from error
+    missing = [name for name in required if name not in names]
+    if missing:
+        raise DatasetError(
+            f"{path} lacks the column {missing[0]!r}, which info.json lists as a feature; it has "
+            f"{', '.join(names)}. Fetch the dataset again or correct its features."
+        )
+    return columns
+
+
+def _rows_of(path: Path, table: pa.Table, wanted: np.ndarray) -> np.ndarray:
+    episode_index = table["episode_index"].to_numpy()
+    if len(episode_index) and not 0 <= episode_index.min() <= episode_index.max() < len(wanted):
+        raise DatasetError(
+            f"{path} holds episode {episode_index.max()}, but the metadata know only "
+            f"{len(wanted)} episodes. Fetch the dataset again."
+        )
+    return np.flatnonzero(wanted[episode_index])
+
+
+def _to_numpy(
+    path: Path, name: str, shape: tuple[int, ...], column: pa.ChunkedArray
+) -> np.ndarray | list:
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # what combine_chunks returns for no rows at all
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    flat: pa.Array = array
+    if isinstance(flat, pa.ExtensionArray):
+        flat = flat.storage
+    while (
+        pa.types.is_list(flat.type)
+        or pa.types.is_fixed_size_list(flat.type)
+        or (pa.types.is_large_list(flat.type))
+    ):
+        flat = flat.flatten()
+    is_boolean = pa.types.is_boolean(flat.type)
+    if not (is_boolean or pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type)):
+        return array.to_pylist()
+    if flat.null_count:
+        raise DatasetError(
+            f"{path}: column {name!r} has {flat.null_count} empty values; refill it."
+        )
+    values = flat.to_numpy(zero_copy_only=False)
+    shape = () if shape in ((1,), ()) else shape
+    if values.size != len(array) * int(np.prod(shape, dtype=np.int64)):
+        raise DatasetError(
+            f"{path}: column {name!r} holds {values.size} numbers for {len(array)} frames, but "
+            f"info.json gives it the shape {list(shape)}. Correct the shape or fetch it again."
+        )
+    # Parity: LeRobot's items go through Python numbers, so they are float32, int64 or bool only.
+    target = values.dtype if is_boolean else np.float32 if values.dtype.kind == "f" else np.int64
+    return values.reshape(len(array), *shape).astype(target)
+
+
+def _check_episodes(
+    metadata: DatasetMetadata, episodes: Sequence[int], numeric: dict[str, np.ndarray]
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return episode bounds and each row's position, after comparing them with the metadata."""
+    index = numeric["episode_index"]
+    order = np.unique(np.asarray(episodes, dtype=np.int64))
+    counts = np.bincount(index, minlength=metadata.total_episodes)[order]
+    promised = metadata.episodes.lengths[order]
+    if (wrong := np.flatnonzero(counts != promised)).size:
+        episode = int(order[wrong[0]])
+        raise DatasetError(
+            f"{metadata.root / metadata.episodes.data_paths[episode]}: episode {episode} has "
+            f"{counts[wrong[0]]} frames, but the metadata promise {promised[wrong[0]]}. The copy or "
+            "the recording is incomplete: fetch the dataset again, or leave the episode out with "
+            "--dataset.episodes."
+        )
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(index)) + 1]).astype(np.int64)
+    ends = np.append(starts[1:], len(index))
+    expected = np.arange(len(index)) - np.repeat(starts, ends - starts)
+    if len(starts) != len(order) or not np.array_equal(numeric["frame_index"], expected):
+        raise DatasetError(
+            f"{metadata.root / 'data'}: the frames of an episode must follow one another with "
+            "frame_index 0, 1, 2, ... and they do not. Fetch the dataset again or record it anew."
+        )
+    return (starts, ends), np.repeat(np.arange(len(starts)), ends - starts)
+
+
+class ImageColumn:
+    """The compressed pictures of one image feature, read by row group when needed.
+
+    Row groups (one episode each, as LeRobot writes them) stay in memory up to `budget` bytes; the
+    least recently used one goes first. Copies sent to worker processes start empty.
+    """
+
+    def __init__(
+        self, name: str, paths: Sequence[Path], file_ids: np.ndarray, file_rows: np.ndarray
+    ) -> None:
+        self.name = name
+        self.budget = 2 * 1024**3
+        self._paths = list(paths)
+        self._file_ids = file_ids
+        self._file_rows = file_rows
+        self._reset()
+
+    def _reset(self) -> None:
+        self._files: dict[int, tuple[pq.ParquetFile, np.ndarray]] = {}
+        self._groups: OrderedDict[tuple[int, int], tuple[pa.Array, int]] = OrderedDict()
+        self._held = 0
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> dict:
+        state = self.__dict__.copy()
+        for key in ("_files", "_groups", "_held", "_pid"):
+            del state[key]
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def read(self, row: int) -> np.ndarray:
+        """Return one picture, uint8 (height, width, channels)."""
+        file_id, file_row = int(self._file_ids[row]), int(self._file_rows[row])
+        if self._pid != os.getpid():  # a forked worker shares the parent's file position
+            self._files, self._pid = {}, os.getpid()
+        starts = self._open(file_id)[1]
+        group = int(np.searchsorted(starts, file_row, side="right")) - 1
+        cell = self._group(file_id, group)[file_row - int(starts[group])]
+        data = cell["bytes"].as_py()
+        try:
+            with Image.open(io.BytesIO(data or b"")) as picture:
+                keep = picture.mode in ("RGB", "L")
+                pixels = np.asarray(picture if keep else picture.convert("RGB"))
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise DatasetError(
+                f"{self._paths[file_id]}: picture {self.name!r} in row {file_row} cannot be decoded "
+                f"({error}); expected a PNG. Fetch the dataset again."
+            ) from error
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+    def _open(self, file_id: int) -> tuple[pq.ParquetFile, np.ndarray]:
+        if file_id not in self._files:
+            path = self._paths[file_id]
+            try:
+                file = pq.ParquetFile(path, memory_map=True)
+            except (OSError, pa.ArrowException) as error:
+                raise unreadable(path, error) from error
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            self._files[file_id] = (file, np.concatenate([[0], np.cumsum(sizes)[:-1]]))
+        return self._files[file_id]
+
+    def _group(self, file_id: int, group: int) -> pa.Array:
+        key = (file_id, group)
+        if key in self._groups:
+            self._groups.move_to_end(key)
+            return self._groups[key][0]
+        try:
+            table = self._open(file_id)[0].read_row_group(group, columns=[self.name])
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable(self._paths[file_id], error) from error
+        array = table[self.name].combine_chunks()
+        self._groups[key] = (array, array.nbytes)
+        self._held += array.nbytes
+        while self._held > self.budget and len(self._groups) > 1:
+            _, (_, size) = self._groups.popitem(last=False)
+            self._held -= size
+        return array

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`LeRobotDataset`: random access to frames, with LeRobot's items.
+
+Batches are the unit of work: rows are looked up for a whole batch at once, and video frames are decoded
+file by file in the order of their times.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlakit.datasets.action_window import frame_offsets, window_rows
+from vlakit.datasets.config import VIDEO_BACKENDS
+from vlakit.datasets.frame_cache import decode_all
+from vlakit.datasets.frames import FrameTable, load_frames
+from vlakit.datasets.image_transforms import ImageTransforms
+from vlakit.datasets.location import locate
+from vlakit.datasets.metadata import DatasetMetadata, Stats, load_metadata
+from vlakit.datasets.stats import QUANTILES, complete_quantiles
+from vlakit.datasets.video import DecoderCache
+from vlakit.errors import ConfigError, DatasetError
+from vlakit.features import TASK
+
+logger = logging.getLogger(__name__)
+
+ImageChange = ImageTransforms | Callable[[Tensor], Tensor]
+
+
+class LeRobotDataset(torch.utils.data.Dataset):
+    """A LeRobot dataset of version 3.0 or 2.1, local or from the hub.
+
+    An item is LeRobot's: one tensor per feature (numbers as float32, int64 or bool; scalars 0-d),
+    cameras (3, height, width) float32 in [0, 1], `task` as a string. A feature with
+    `delta_timestamps` gains a leading time axis and a mask `<name>_is_pad`, True where the window
+    leaves the episode and repeats its first or last frame.
+
+    Args:
+        repo_id: hub id; a label when `root` is given.
+        root: dataset folder; default `$HF_LEROBOT_HOME/<repo_id>`, then the hub.
+        episodes: read (and download) only these; rows keep the order of the files.
+        delta_timestamps: per feature the times (s) relative to the current frame.
+        revision: hub branch, tag or commit; default tag v3.0, else main with a warning.
+        token: hub token, for private datasets.
+        tolerance_s: largest distance between the time asked for and a video frame's.
+        image_transforms: changes the cameras of every item.
+        return_uint8: cameras as uint8 instead of float32.
+        cache_frames: decode every camera once now and keep uint8 frames in memory.
+        video_backend: 'pyav' (default) or 'torchcodec'.
+        decoder_cache_size: video files kept open per process.
+
+    Raises:
+        DatasetError: files are missing, damaged or disagree; see the message.
+        ConfigError: `video_backend` is unknown.
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        root: str | Path | None = None,
+        episodes: Sequence[int] | None = None,
+        delta_timestamps: Mapping[str, Sequence[float]] | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        tolerance_s: float = 1e-4,
+        image_transforms: ImageChange | None = None,
+        return_uint8: bool = False,
+        cache_frames: bool = False,
+        video_backend: str | None = None,
+        decoder_cache_size: int = 16,
+    ) -> None:
+        if video_backend not in (None, *VIDEO_BACKENDS):
+            raise ConfigError(
+                f"video_backend={video_backend!r} is unknown; use {' or '.join(VIDEO_BACKENDS)}."
+            )
+        location = locate(repo_id, root, revision, token)
+        self.repo_id = repo_id
+        self.root = location.root
+        self.meta: DatasetMetadata = load_metadata(repo_id, location.root)
+        self.episodes = _chosen_episodes(self.meta, episodes)
+        location.fetch(self.meta.files_of(self.episodes))
+        self.frames: FrameTable = load_frames(self.meta, self.episodes)
+        self.tolerance_s = tolerance_s
+        self.image_transforms = image_transforms
+        self.return_uint8 = return_uint8
+        self._offsets = frame_offsets(
+            delta_timestamps or {}, self.meta.features, self.meta.fps, tolerance_s
+        )
+        self._columns = {n: torch.from_numpy(v) for n, v in self.frames.numeric.items()}
+        self._decoders = DecoderCache(video_backend, decoder_cache_size)
+        self._cached: dict[str, Tensor] = {}
+        self._check_tasks()
+        self.meta.use_stats_loader(self._load_stats)
+        if cache_frames:
+            self._cached = decode_all(self)
+
+    def _check_tasks(self) -> None:
+        highest = int(self.frames.numeric["task_index"].max(initial=-1))
+        if highest >= len(self.meta.tasks):
+            raise DatasetError(
+                f"{self.root / 'data'}: a frame has task_index {highest}, but the metadata know only "
+                f"{len(self.meta.tasks)} tasks. Fetch the dataset again."
+            )
+
+    def _load_stats(self) -> Stats:
+        """Return the stored statistics, with quantiles from the data where they have none."""
+        stats = self.meta.load_stats()
+        names = [name for name in stats if not QUANTILES.keys() <= stats[name].keys()]
+        if not names:
+            return stats
+        logger.info("%s: quantiles are computed from the data for %s", self.root, names)
+        return complete_quantiles(self, stats)
+
+    @property
+    def fps(self) -> int | float:
+        return self.meta.fps
+
+    @property
+    def features(self) -> dict[str, dict[str, Any]]:
+        return self.meta.features
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
+
+    @property
+    def num_episodes(self) -> int:
+        return len(self.episodes)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __repr__(self) -> str:
+        return (
+            f"LeRobotDataset({self.repo_id!r}, root='{self.root}', {self.num_episodes} episodes, "
+            f"{self.num_frames} frames, features: {', '.join(self.features)})"
+        )
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return one item per index; torch's DataLoader calls this for a whole batch."""
+        batch = self.get_batch(indices)
+        return [
+            {name: values[row] for name, values in batch.items()} for row in range(len(indices))
+        ]
+
+    def get_batch(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Return the items of `indices` stacked: tensors (batch, ...), text as lists.
+
+        Raises:
+            IndexError: an index is outside the dataset.
+            DatasetError: a camera's file is damaged.
+        """
+        rows = self._rows(indices)
+        starts, ends = (bounds[self.frames.position[rows]] for bounds in self.frames.episode_bounds)
+        windows = {
+            name: window_rows(rows, starts, ends, offsets)
+            for name, offsets in self._offsets.items()
+        }
+        batch: dict[str, Any] = {}
+        for name in self.meta.features:
+            wanted = windows[name][0] if name in windows else rows
+            if name in self._columns:
+                batch[name] = self._columns[name][torch.from_numpy(wanted)]
+            elif name in self.frames.text:
+                batch[name] = _pick(self.frames.text[name], wanted)
+            else:
+                batch[name] = self._images(name, wanted)
+        for name, (_, is_pad) in windows.items():
+            batch[f"{name}_is_pad"] = torch.from_numpy(is_pad)
+        tasks = self.frames.numeric["task_index"][rows]
+        batch[TASK] = [self.meta.tasks[task] for task in tasks]
+        return batch
+
+    def _rows(self, indices: Sequence[int]) -> np.ndarray:
+        rows = np.asarray(indices, dtype=np.int64)
+        outside = (rows < -len(self)) | (rows >= len(self))
+        if outside.any():
+            raise IndexError(f"index {rows[outside][0]} of a dataset of {len(self)} frames")
+        return np.where(rows < 0, rows + len(self), rows)
+
+    def _images(self, name: str, rows: np.ndarray) -> Tensor:
+        """Return (batch, [window,] channels, height, width), transformed and scaled as asked for."""
+        unique, inverse = np.unique(rows, return_inverse=True)
+        if name in self._cached:
+            images = self._cached[name][torch.from_numpy(rows)]
+        else:
+            images = self.read_images(name, unique)[torch.from_numpy(inverse.reshape(rows.shape))]
+        # Parity: LeRobot drops the time axis of a video (not of an image) whose window is one frame.
+        if rows.ndim == 2 and rows.shape[1] == 1 and name in self.meta.video_keys:
+            images = images[:, 0]
+        if isinstance(self.image_transforms, ImageTransforms):
+            images = self.image_transforms(images)
+        if not self.return_uint8 and images.dtype == torch.uint8:
+            images = images.to(torch.float32).div_(255)
+        if self.image_transforms is not None and not isinstance(
+            self.image_transforms, ImageTransforms
+        ):
+            images = torch.stack([self.image_transforms(image) for image in images])
+        return images
+
+    def read_images(self, name: str, rows: np.ndarray) -> Tensor:
+        """Decode the frames of one camera.
+
+        Args:
+            name: camera feature.
+            rows: (n,) rows of this dataset; ascending order is the fastest.
+
+        Returns:
+            uint8 (n, channels, height, width), as stored, without transforms.
+        """
+        decoded: list[np.ndarray | None] = [None] * len(rows)
+        if name in self.frames.images:
+            for place, row in enumerate(rows):
+                decoded[place] = self.frames.images[name].read(int(row))
+        else:
+            for path, places, times in self._group_by_file(name, rows):
+                frames = self._decoders.get(path).frames_at(times, self.tolerance_s)
+                for place, pixels in zip(places, frames, strict=True):
+                    decoded[place] = pixels
+        stacked = np.stack([pixels for pixels in decoded if pixels is not None])
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
+
+    def _group_by_file(
+        self, name: str, rows: np.ndarray
+    ) -> list[tuple[Path, np.ndarray, list[float]]]:
+        """Return per video file the places in `rows` it serves and their times in it, ascending."""
+        spans = self.meta.episodes.videos[name]
+        episodes = self.frames.numeric["episode_index"][rows]
+        times = spans.from_timestamps[episodes] + self.frames.numeric["timestamp"][rows]
+        by_path: dict[str, list[int]] = {}
+        for place, episode in enumerate(episodes):
+            by_path.setdefault(spans.paths[episode], []).append(place)
+        groups = []
+        for path, members in by_path.items():
+            places = np.asarray(members)[np.argsort(times[members], kind="stable")]
+            groups.append((self.root / path, places, times[places].tolist()))
+        return groups
+
+
+def _pick(values: list, rows: np.ndarray) -> list:
+    if rows.ndim == 1:
+        return [values[row] for row in rows]
+    return [[values[row] for row in window] for window in rows]
+
+
+def _chosen_episodes(meta: DatasetMetadata, episodes: Sequence[int] | None) -> list[int]:
+    if episodes is None:
+        return list(range(meta.total_episodes))
+    unknown = [episode for episode in episodes if not 0 <= episode < meta.total_episodes]
+    if unknown or not len(episodes):
+        raise DatasetError(
+            f"episodes={list(episodes)} asks for {unknown or 'nothing'}; {meta.root} has episodes 0 to "
+            f"{meta.total_episodes - 1}. Correct --dataset.episodes."
+        )
+    return [int(episode) for episode in episodes]
