@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a simulator has to offer: one `Environment` per task, made by one `EnvConfig`.
 
-Physics and camera are apart on purpose: `step` moves the world, and nothing is rendered until somebody
-calls `observe` or `render`. A chunk of actions thus costs one picture, not one picture per action.
+Physics and camera are apart on purpose: `step` moves the world, and nothing is rendered until
+somebody calls `observe` or `render`. A chunk of actions costs one picture, not one per action.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ class EnvConfig(draccus.ChoiceRegistry):
         words = [word.strip() for word in self.task.split(",") if word.strip()]
         if not words:
             raise ConfigError(
-                f"--env.task is empty, but --env.type={self.type} needs to know what to do: give one "
-                f"or more of its {len(known)} tasks separated by commas, such as {known[0]}."
+                f"--env.task is empty, but --env.type={self.type} needs to know what to do: "
+                f"give one or more of its {len(known)} tasks separated by commas, such as {known[0]}."
             )
         entries = []
         for word in words:

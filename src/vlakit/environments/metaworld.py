@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meta-World v3: fifty table-top tasks of a Sawyer arm, with scripted experts.
 
-`reset(seed)` chooses the goal. Meta-World ignores that seed and draws goals from a global sequence; here
-the task's own generator is seeded, one goal is drawn and frozen, and the world is reset to it. The same
-seed then gives the same episode and the same pictures to the bit, on a fresh instance or a used one.
+`reset(seed)` chooses the goal. Meta-World ignores that seed and draws goals from one long sequence;
+here the task's own generator is seeded, one goal is drawn and frozen, and the world is reset to it.
+The same seed then gives the same episode and pictures to the bit, on a fresh instance or a used.
 """
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,20 +48,20 @@ class MetaworldEnvConfig(EnvConfig):
     fps: int = 80
     """Control steps per second; Meta-World has 80."""
     episode_length: int = SIMULATOR_STEPS
-    """Steps after which an episode counts as failed, at most 500. (LeRobot's own flag has no effect.)"""
+    """Steps after which an episode counts as failed, at most 500. LeRobot ignores its own flag."""
     observation_height: int = 480
     """Rows of the camera picture, after the crop."""
     observation_width: int = 480
     """Columns of the camera picture, after the crop."""
     camera_name: str = "corner2"
-    """Camera of the model: corner, corner2, corner3, corner4, topview, behindGripper, gripperPOV."""
+    """corner, corner2, corner3, corner4, topview, behindGripper or gripperPOV."""
     camera_position: tuple[float, float, float] | None = None
     """Where the camera stands (m); null is (0.75, 0.075, 0.7) for corner2, else the model's own."""
     crop: tuple[float, float, float, float] | None = None
-    """Part of the square picture that is kept: left, top, right, bottom as fractions of its side."""
+    """What is kept of the square picture: left, top, right, bottom as fractions of its side."""
     fast_render: bool = True
-    """Draw without shadow, multi-sampling, reflection and haze: about 10 times faster on a CPU. Set false
-    for the look of LeRobot's own Meta-World data."""
+    """Draw without shadow, multi-sampling, reflection and haze: about 10 times faster on a CPU. Set
+    false for the look of LeRobot's own Meta-World data."""
     render_size: int = 256
     """Side of the pictures in videos (whole camera, no crop)."""
 
@@ -110,14 +111,13 @@ class MetaworldEnvConfig(EnvConfig):
 class MetaworldEnvironment:
     """One task of Meta-World; see `Environment`.
 
-    The state is the gripper's position (m) and its opening in [0, 1], float32 (4,). The action moves the
-    gripper (x, y, z in centimetres per step) and closes it, all in [-1, 1].
+    The state is the gripper's position (m) and its opening in [0, 1], float32 (4,). The action
+    moves the gripper (x, y, z in centimetres per step) and closes it, all in [-1, 1].
     """
 
     def __init__(self, config: MetaworldEnvConfig, task_name: str) -> None:
         choose_backend()
         try:
-            import mujoco
             from metaworld.env_dict import ALL_V3_ENVIRONMENTS
             from metaworld.policies import ENV_POLICY_MAP
         except ImportError as error:
@@ -138,7 +138,7 @@ class MetaworldEnvironment:
         self._sim._partially_observable = False
         self._sim.__dict__.pop("sawyer_observation_space", None)
         self._expert = ENV_POLICY_MAP[task_name]()
-        self._forward = mujoco.mj_forward
+        self._forward = importlib.import_module("mujoco").mj_forward
         self._raw = np.zeros(39)
         self._cameras: dict[tuple[int, int], Camera] = {}
         self._place_camera()

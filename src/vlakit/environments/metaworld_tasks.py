@@ -61,12 +61,13 @@ INSTRUCTIONS: dict[str, str] = {
     "window-open-v3": "open the window",
 }
 
-_EASY = """button-press button-press-topdown button-press-topdown-wall button-press-wall coffee-button
-dial-turn door-close door-lock door-open door-unlock drawer-close drawer-open faucet-close faucet-open
-handle-press handle-press-side handle-pull handle-pull-side lever-pull plate-slide plate-slide-back
-plate-slide-back-side plate-slide-side reach reach-wall window-close window-open peg-unplug-side"""
-_MEDIUM = """basketball bin-picking box-close coffee-pull coffee-push hammer peg-insert-side push-wall
-soccer sweep sweep-into"""
+_EASY = """button-press button-press-topdown button-press-topdown-wall button-press-wall
+coffee-button dial-turn door-close door-lock door-open door-unlock drawer-close drawer-open
+faucet-close faucet-open handle-press handle-press-side handle-pull handle-pull-side lever-pull
+plate-slide plate-slide-back plate-slide-back-side plate-slide-side reach reach-wall window-close
+window-open peg-unplug-side"""
+_MEDIUM = """basketball bin-picking box-close coffee-pull coffee-push hammer peg-insert-side
+push-wall soccer sweep sweep-into"""
 _HARD = "assembly hand-insert pick-out-of-hole pick-place push push-back"
 _VERY_HARD = "shelf-place disassemble stick-pull stick-push pick-place-wall"
 

@@ -8,6 +8,7 @@ without shadow, multi-sampling, reflection and haze it is about ten times cheape
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import sys
 from typing import Any
@@ -66,8 +67,7 @@ class Camera:
     def __init__(
         self, model: Any, camera_name: str, *, height: int, width: int, fast: bool
     ) -> None:
-        import mujoco
-
+        mujoco: Any = importlib.import_module("mujoco")
         self.camera_name = camera_name
         model.vis.global_.offheight = max(height, model.vis.global_.offheight)
         model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)

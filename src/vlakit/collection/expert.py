@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scripted experts -> LeRobot dataset: `vlakit collect`.
+
+Every attempt is one seed. Workers run ahead on the next seeds, but episodes are taken in the order
+of their seeds, so the dataset is the same for any number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import time
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from vlakit.collection.config import CollectConfig
+from vlakit.datasets import LeRobotDatasetWriter
+from vlakit.environments.base import EnvConfig
+from vlakit.environments.experts import ExpertEpisode
+from vlakit.environments.messages import Message
+from vlakit.environments.vector import available_cores
+from vlakit.environments.worker import EnvironmentWorker, close_all
+from vlakit.errors import ConfigError, SimulatorError
+from vlakit.features import CAMERA_DTYPES, TASK
+
+RECORD_FILE = "vlakit_collection.jsonl"
+MAX_FAILURES_PER_EPISODE = 4
+"""An expert that fails more often than this (plus ten) is given up."""
+
+
+@dataclass
+class TaskSummary:
+    """What came of one task."""
+
+    task: str
+    instruction: str
+    num_frames: int = 0
+    num_steps: list[int] = field(default_factory=list)
+    """Recorded frames of each kept episode."""
+    kept_seeds: list[int] = field(default_factory=list)
+    failed_seeds: list[int] = field(default_factory=list)
+
+
+@dataclass
+class CollectionSummary:
+    """What `collect` wrote."""
+
+    root: Path
+    tasks: list[TaskSummary]
+    seconds: float
+
+    @property
+    def num_episodes(self) -> int:
+        return sum(len(task.kept_seeds) for task in self.tasks)
+
+    @property
+    def num_frames(self) -> int:
+        return sum(task.num_frames for task in self.tasks)
+
+
+def collect(config: CollectConfig, *, console: Console | None = None) -> CollectionSummary:
+    """Record the expert of every task until each has its successful episodes.
+
+    Raises:
+        ConfigError: The dataset's folder exists, or a task is unknown.
+        SimulatorError: A simulator cannot run, or its expert hardly ever succeeds.
+    """
+    console = console or Console(stderr=True)
+    started = time.monotonic()
+    entries = config.env.task_list()
+    if config.root is not None and Path(config.root).expanduser().exists():
+        raise ConfigError(
+            f"--root={config.root} exists, expected a new folder: give another one or remove it."
+        )
+    features = dataset_features(config.env, video=config.video)
+    summaries = []
+    with ExitStack() as stack:
+        writer = stack.enter_context(
+            LeRobotDatasetWriter.create(
+                config.repo_id,
+                config.env.fps,
+                features,
+                root=config.root,
+                robot_type=config.env.type,
+                use_videos=config.video,
+                vcodec=config.vcodec,
+            )
+        )
+        progress = stack.enter_context(_progress(console))
+        for entry in entries:
+            summary = TaskSummary(entry.name, config.env.instruction(entry.name))
+            summaries.append(summary)
+            _collect_task(config, summary, writer, progress)
+    root = Path(writer.root)
+    _write_record(root / "meta" / RECORD_FILE, config, summaries)
+    return CollectionSummary(root, summaries, time.monotonic() - started)
+
+
+def dataset_features(env: EnvConfig, *, video: bool) -> dict[str, dict[str, Any]]:
+    """Return the dataset's features; cameras as mp4 or as PNG pictures."""
+    features = {name: dict(entry) for name, entry in env.features().items()}
+    for entry in features.values():
+        if entry["dtype"] in CAMERA_DTYPES:
+            entry["dtype"] = "video" if video else "image"
+    return features
+
+
+def expert_episodes(
+    config: CollectConfig, task: str, *, num_workers: int
+) -> Generator[ExpertEpisode]:
+    """Yield attempts in the order of their seeds, without end; close it to stop the workers."""
+    workers: list[EnvironmentWorker] = []
+    running: dict[EnvironmentWorker, int] = {}
+    ready: dict[int, ExpertEpisode] = {}
+    next_seed = wanted = config.seed
+    try:
+        workers.extend(EnvironmentWorker(config.env, task) for _ in range(num_workers))
+        while True:
+            for worker in workers:
+                # Running far ahead would only fill the memory with pictures.
+                if worker not in running and next_seed < wanted + 2 * num_workers:
+                    worker.send(_demonstrate(config, next_seed))
+                    running[worker] = next_seed
+                    next_seed += 1
+            for worker in select.select(list(running), [], [])[0]:
+                seed = running.pop(worker)
+                reply = worker.receive()
+                ready[seed] = ExpertEpisode(**reply.fields, frames=dict(reply.arrays))
+            while wanted in ready:
+                yield ready.pop(wanted)
+                wanted += 1
+    finally:
+        close_all(workers)
+
+
+def _collect_task(
+    config: CollectConfig, summary: TaskSummary, writer: LeRobotDatasetWriter, progress: Progress
+) -> None:
+    bar = progress.add_task(summary.task, total=config.episodes, failed=0)
+    num_workers = min(config.num_workers or available_cores(), config.episodes)
+    episodes = expert_episodes(config, summary.task, num_workers=num_workers)
+    try:
+        for episode in episodes:
+            if episode.success:
+                _save(writer, episode, summary.instruction)
+                summary.kept_seeds.append(episode.seed)
+                summary.num_steps.append(episode.num_steps)
+                summary.num_frames += episode.num_steps
+            else:
+                summary.failed_seeds.append(episode.seed)
+                _check_failures(config, summary)
+            progress.update(
+                bar, completed=len(summary.kept_seeds), failed=len(summary.failed_seeds)
+            )
+            if len(summary.kept_seeds) == config.episodes:
+                return
+    finally:
+        episodes.close()
+
+
+def _save(writer: LeRobotDatasetWriter, episode: ExpertEpisode, instruction: str) -> None:
+    for row in range(episode.num_steps):
+        frame = {name: values[row] for name, values in episode.frames.items()}
+        writer.add_frame({**frame, TASK: instruction})
+    writer.save_episode()
+
+
+def _demonstrate(config: CollectConfig, seed: int) -> Message:
+    return Message(
+        {
+            "command": "demonstrate",
+            "seed": seed,
+            "noise": config.noise,
+            "frames_after_success": config.frames_after_success,
+        }
+    )
+
+
+def _check_failures(config: CollectConfig, summary: TaskSummary) -> None:
+    failed, kept = len(summary.failed_seeds), len(summary.kept_seeds)
+    if failed > 10 + MAX_FAILURES_PER_EPISODE * kept:
+        raise SimulatorError(
+            f"The expert of --env.task={summary.task} failed {failed} of {failed + kept} times, "
+            f"expected mostly successes: lower --noise={config.noise:g} or raise "
+            f"--env.episode_length={config.env.episode_length}."
+        )
+
+
+def _write_record(path: Path, config: CollectConfig, summaries: list[TaskSummary]) -> None:
+    """Write how the dataset was made: one line of settings, then one line per attempt."""
+    settings = asdict(config) | {"env": {"type": config.env.type, **asdict(config.env)}}
+    lines: list[dict[str, Any]] = [{"settings": settings}]
+    episode_index = 0
+    for summary in summaries:
+        for seed in sorted(summary.kept_seeds + summary.failed_seeds):
+            success = seed in summary.kept_seeds
+            index = episode_index if success else None
+            lines.append(
+                {"task": summary.task, "seed": seed, "success": success, "episode_index": index}
+            )
+            episode_index += int(success)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("episodes kept, {task.fields[failed]} failed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
