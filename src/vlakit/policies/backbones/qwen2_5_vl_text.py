@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Language model of Qwen2.5-VL: causal, grouped queries, rotary positions on three axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vlakit.policies.backbones.kv_cache import KVCache
+from vlakit.policies.backbones.layers import (
+    AttentionKind,
+    GatedMLP,
+    RMSNorm,
+    attend,
+    inverse_frequencies,
+    rotate,
+    run_block,
+)
+from vlakit.policies.backbones.qwen2_5_vl_config import TextSizes
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """What all layers of one forward pass share."""
+
+    cos: Tensor
+    """(batch, 1, length, head_dim), in the storage type."""
+    sin: Tensor
+    mask: Tensor | None
+    """(batch, 1, queries, keys), True where visible; None for plain causal attention."""
+    cache: KVCache | None
+
+
+class TextAttention(nn.Module):
+    """Causal attention with fewer key heads than query heads."""
+
+    def __init__(self, sizes: TextSizes, kind: AttentionKind, layer: int) -> None:
+        super().__init__()
+        width, kv_width = sizes.hidden_size, sizes.num_key_value_heads * sizes.head_dim
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, kv_width)
+        self.v_proj = nn.Linear(width, kv_width)
+        self.o_proj = nn.Linear(width, width, bias=False)
+        self.head_dim, self.dropout = sizes.head_dim, sizes.attention_dropout
+        self.kind, self.layer = kind, layer
+
+    def forward(self, x: Tensor, shared: Visibility) -> Tensor:
+        q, k, v = (
+            project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )  # (batch, heads, length, head_dim)
+        q, k = rotate(q, shared.cos, shared.sin), rotate(k, shared.cos, shared.sin)
+        if shared.cache is not None:
+            k, v = shared.cache.write(self.layer, k, v)
+        out = attend(
+            q,
+            k,
+            v,
+            kind=self.kind,
+            mask=shared.mask,
+            causal=shared.mask is None,
+            dropout=self.dropout if self.training else 0.0,
+        )
+        return self.o_proj(out)
+
+
+class TextLayer(nn.Module):
+    """Pre-norm attention and gated MLP."""
+
+    def __init__(self, sizes: TextSizes, kind: AttentionKind, layer: int) -> None:
+        super().__init__()
+        self.self_attn = TextAttention(sizes, kind, layer)
+        self.mlp = GatedMLP(
+            sizes.hidden_size, sizes.intermediate_size, sizes.hidden_act, bias=False
+        )
+        self.input_layernorm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
+
+    def forward(self, x: Tensor, shared: Visibility) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), shared)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class TextModel(nn.Module):
+    """Embeddings in, last hidden states out."""
+
+    def __init__(self, sizes: TextSizes, kind: AttentionKind) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(sizes.vocab_size, sizes.hidden_size)
+        self.layers = nn.ModuleList(
+            TextLayer(sizes, kind, layer) for layer in range(sizes.num_hidden_layers)
+        )
+        self.norm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
+        self.sizes = sizes
+        self.recompute_layers = False
+        """Keep only layer inputs for the backward pass (gradient checkpointing)."""
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        positions: Tensor,
+        *,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Run the layers.
+
+        Args:
+            embeddings: (batch, length, hidden_size).
+            positions: (3, batch, length) time, row and column of each token.
+            mask: (batch, 1, length, keys), True where visible; None for plain causal attention.
+            cache: earlier keys and values, which the new ones join.
+
+        Returns:
+            (batch, length, hidden_size), after the final norm.
+        """
+        cos, sin = self._rotary(positions, embeddings.dtype)
+        shared = Visibility(cos, sin, mask, cache)
+        recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
+        x = embeddings
+        for layer in self.layers:
+            x = run_block(layer, x, shared, recompute=recompute)
+        return self.norm(x)
+
+    def new_cache(self, batch_size: int, length: int) -> KVCache:
+        """Return an empty cache in the storage type and on the device of the weights."""
+        weight = self.norm.weight
+        return KVCache(
+            num_layers=self.sizes.num_hidden_layers,
+            batch_size=batch_size,
+            num_heads=self.sizes.num_key_value_heads,
+            length=length,
+            head_dim=self.sizes.head_dim,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    def _rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines, each (batch, 1, length, head_dim)."""
+        sizes = self.sizes
+        frequencies = inverse_frequencies(sizes.head_dim // 2, sizes.rope_theta, positions.device)
+        per_axis = frequencies.split(list(sizes.mrope_section))
+        angles = torch.cat(
+            [
+                axis[..., None].float() * part
+                for axis, part in zip(positions, per_axis, strict=True)
+            ],
+            dim=-1,
+        )  # (batch, length, head_dim / 2)
+        angles = angles.repeat(1, 1, 2)[:, None]
+        return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vision tower of Qwen2.5-VL: patches in, one embedding per 2x2 merged patches out.
+
+Patches of one image arrive as the processor lays them: by rows of merged squares, and inside a
+square row by row. The tower reorders the squares so that every attention window is contiguous and
+windows of one size stand together; then windowed attention is a reshape, without any mask. All images
+of one grid shape are one batch. What this needs is a `GridPlan`, computed once per grid shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlakit.policies.backbones.layers import (
+    AttentionKind,
+    GatedMLP,
+    RMSNorm,
+    attend,
+    inverse_frequencies,
+    rotate,
+    run_block,
+)
+from vlakit.policies.backbones.qwen2_5_vl_config import VisionSizes
+
+ROPE_THETA = 10000.0
+
+Grid = tuple[int, int]
+"""Patch rows and patch columns of one image."""
+
+
+@dataclass(frozen=True)
+class WindowRun:
+    """Windows of equal size that stand together in the order of a plan."""
+
+    start: int
+    """First patch."""
+    count: int
+    """Number of windows."""
+    size: int
+    """Patches per window."""
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count * self.size
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """How images of one grid shape go through the tower."""
+
+    order: Tensor
+    """(squares,) position in the input of each merged square, window by window."""
+    windows: tuple[WindowRun, ...]
+    """The windows of one image, in patches."""
+    whole: tuple[WindowRun, ...]
+    """The same patches as one single window."""
+    cos: Tensor
+    """(patches, 1, head_dim) float32, in the plan's order."""
+    sin: Tensor
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """Images of one grid shape, next to each other in the tower's order."""
+
+    plan: GridPlan
+    num_images: int
+    start: int
+    """First patch of the group among all patches."""
+
+    @property
+    def patches(self) -> int:
+        return self.plan.cos.shape[0]
+
+    @property
+    def end(self) -> int:
+        return self.start + self.num_images * self.patches
+
+
+def plan_grid(grid: Grid, sizes: VisionSizes, device: torch.device) -> GridPlan:
+    """Work out the window order, the windows and the rotary angles for one grid shape."""
+    rows, columns = (side // sizes.spatial_merge_size for side in grid)
+    squares = torch.arange(rows * columns).view(rows, columns)
+    side = sizes.window_side
+    windows = [
+        squares[top : top + side, left : left + side].flatten()
+        for top in range(0, rows, side)
+        for left in range(0, columns, side)
+    ]
+    windows.sort(key=len, reverse=True)
+    order = torch.cat(windows)
+    angles = _rotary_angles(grid, sizes).view(-1, sizes.merge_area, sizes.head_dim // 2)
+    angles = angles[order].flatten(0, 1).repeat(1, 2)[:, None].to(device)
+    return GridPlan(
+        order=order.to(device),
+        windows=_runs([len(window) * sizes.merge_area for window in windows]),
+        whole=(WindowRun(0, 1, grid[0] * grid[1]),),
+        cos=angles.cos(),
+        sin=angles.sin(),
+    )
+
+
+def _rotary_angles(grid: Grid, sizes: VisionSizes) -> Tensor:
+    """Return (patches, head_dim / 2) angles: half from the patch's row, half from its column."""
+    rows, columns = grid
+    merge = sizes.spatial_merge_size
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    squares = (rows // merge, merge, columns // merge, merge)
+    position = torch.stack((row, column), dim=-1).view(*squares, 2).transpose(1, 2).reshape(-1, 2)
+    frequencies = inverse_frequencies(sizes.head_dim // 4, ROPE_THETA, torch.device("cpu"))
+    angles = position[:, :, None].float() * frequencies  # (patches, 2, head_dim / 4)
+    return angles.flatten(1)
+
+
+def _runs(lengths: list[int]) -> tuple[WindowRun, ...]:
+    """Join neighbouring windows of one length."""
+    runs: list[WindowRun] = []
+    for length in lengths:
+        if runs and runs[-1].size == length:
+            last = runs.pop()
+            runs.append(WindowRun(last.start, last.count + 1, length))
+        else:
+            runs.append(WindowRun(runs[-1].end if runs else 0, 1, length))
+    return tuple(runs)
+
+
+class VisionAttention(nn.Module):
+    """Attention inside each window."""
+
+    def __init__(self, sizes: VisionSizes, kind: AttentionKind) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(sizes.hidden_size, 3 * sizes.hidden_size)
+        self.proj = nn.Linear(sizes.hidden_size, sizes.hidden_size)
+        self.num_heads, self.head_dim, self.kind = sizes.num_heads, sizes.head_dim, kind
+
+    def forward(self, x: Tensor, groups: list[ImageGroup], windowed: bool) -> Tensor:
+        qkv = self.qkv(x).view(-1, 3, self.num_heads, self.head_dim)
+        parts = [self._group(qkv[group.start : group.end], group, windowed) for group in groups]
+        return self.proj(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    def _group(self, qkv: Tensor, group: ImageGroup, windowed: bool) -> Tensor:
+        plan = group.plan
+        qkv = qkv.view(group.num_images, group.patches, 3, self.num_heads, self.head_dim)
+        # Angles are float32, and so is the turn, whatever the storage type.
+        q, k = (rotate(qkv[:, :, i].float(), plan.cos, plan.sin).to(qkv.dtype) for i in (0, 1))
+        v = qkv[:, :, 2]
+        runs = plan.windows if windowed else plan.whole
+        parts = [
+            attend(*(self._split(x, run) for x in (q, k, v)), kind=self.kind).view(
+                group.num_images, run.count * run.size, -1
+            )
+            for run in runs
+        ]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).flatten(0, 1)
+
+    def _split(self, x: Tensor, run: WindowRun) -> Tensor:
+        """(images, patches, heads, head_dim) -> (images * windows, heads, size, head_dim)."""
+        x = x[:, run.start : run.end]
+        return x.reshape(-1, run.size, self.num_heads, self.head_dim).transpose(1, 2)
+
+
+class VisionBlock(nn.Module):
+    """Pre-norm attention and gated MLP."""
+
+    def __init__(self, sizes: VisionSizes, kind: AttentionKind, *, windowed: bool) -> None:
+        super().__init__()
+        self.norm1 = RMSNorm(sizes.hidden_size)
+        self.norm2 = RMSNorm(sizes.hidden_size)
+        self.attn = VisionAttention(sizes, kind)
+        self.mlp = GatedMLP(sizes.hidden_size, sizes.intermediate_size, sizes.hidden_act, bias=True)
+        self.windowed = windowed
+
+    def forward(self, x: Tensor, groups: list[ImageGroup]) -> Tensor:
+        x = x + self.attn(self.norm1(x), groups, self.windowed)
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchEmbed(nn.Module):
+    """One linear map per patch. The weight keeps the shape of the convolution it stands for."""
+
+    def __init__(self, sizes: VisionSizes) -> None:
+        super().__init__()
+        kernel = (sizes.temporal_patch_size, sizes.patch_size, sizes.patch_size)
+        self.proj = nn.Conv3d(sizes.in_channels, sizes.hidden_size, kernel, kernel, bias=False)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        weight = self.proj.weight
+        return F.linear(patches.to(weight.dtype), weight.flatten(1))
+
+
+class PatchMerger(nn.Module):
+    """Join a square of patches into one token of the language model."""
+
+    def __init__(self, sizes: VisionSizes) -> None:
+        super().__init__()
+        joined = sizes.hidden_size * sizes.merge_area
+        self.ln_q = RMSNorm(sizes.hidden_size)
+        self.mlp = nn.Sequential(
+            nn.Linear(joined, joined), nn.GELU(), nn.Linear(joined, sizes.out_hidden_size)
+        )
+        self.joined = joined
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.ln_q(x).view(-1, self.joined))
+
+
+class VisionTower(nn.Module):
+    """The whole tower."""
+
+    def __init__(self, sizes: VisionSizes, kind: AttentionKind) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(sizes)
+        self.blocks = nn.ModuleList(
+            VisionBlock(sizes, kind, windowed=index not in sizes.fullatt_block_indexes)
+            for index in range(sizes.depth)
+        )
+        self.merger = PatchMerger(sizes)
+        self.sizes = sizes
+        self.recompute_blocks = False
+        """Keep only block inputs for the backward pass (gradient checkpointing)."""
+        self._plans: dict[tuple[Grid, torch.device], GridPlan] = {}
+
+    def forward(self, patches: Tensor, grids: list[Grid]) -> Tensor:
+        """Embed images.
+
+        Args:
+            patches: (patches of all images, patch_dim), normalised pixels.
+            grids: patch rows and patch columns per image, in the order of the patches. A clip of
+                t frames counts as t images: frames never look at each other here.
+
+        Returns:
+            (patches / merge_area, out_hidden_size), in the order of the patches.
+        """
+        groups, order = self._arrange(grids, patches.device)
+        recompute = self.recompute_blocks and self.training and torch.is_grad_enabled()
+        x = self.patch_embed(patches).view(-1, self.sizes.merge_area, self.sizes.hidden_size)
+        x = x[order].flatten(0, 1)
+        for block in self.blocks:
+            x = run_block(block, x, groups, recompute=recompute)
+        return self.merger(x)[torch.argsort(order)]
+
+    def _arrange(self, grids: list[Grid], device: torch.device) -> tuple[list[ImageGroup], Tensor]:
+        """Group images by shape; also return the order of all merged squares."""
+        areas = [rows * columns // self.sizes.merge_area for rows, columns in grids]
+        offsets = [0, *accumulate(areas)]
+        groups, orders, start = [], [], 0
+        for grid in dict.fromkeys(grids):
+            plan = self._plan(grid, device)
+            places = [offsets[image] for image, other in enumerate(grids) if other == grid]
+            groups.append(ImageGroup(plan, len(places), start))
+            start = groups[-1].end
+            orders.append((torch.tensor(places, device=device)[:, None] + plan.order).flatten())
+        return groups, orders[0] if len(orders) == 1 else torch.cat(orders)
+
+    def _plan(self, grid: Grid, device: torch.device) -> GridPlan:
+        key = (grid, device)
+        if key not in self._plans:
+            self._plans[key] = plan_grid(grid, self.sizes, device)
+        return self._plans[key]

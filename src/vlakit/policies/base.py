@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every policy can do."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vlakit.checkpoints.pretrained import save_state
+from vlakit.errors import DeviceError, ProcessingError
+from vlakit.policies.action_queue import ActionQueue
+from vlakit.policies.config import PolicyConfig
+
+ConfigT = TypeVar("ConfigT", bound=PolicyConfig)
+
+
+class Policy(nn.Module, Generic[ConfigT]):
+    """A network with the settings it was built from, and a queue of predicted actions."""
+
+    config: ConfigT
+
+    def __init__(self, config: ConfigT, n_action_steps: int) -> None:
+        super().__init__()
+        self.config = config
+        self._queue = ActionQueue(n_action_steps)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def tied_weights(self) -> dict[str, str]:
+        """Tensor names that are not stored -> names of the tensors they share."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(
+        cls,
+        path_or_repo_id: str | Path,
+        *,
+        device: str | torch.device | None = "cpu",
+        revision: str | None = None,
+        token: str | None = None,
+        config: ConfigT | None = None,
+        **overrides: Any,
+    ) -> Policy:
+        """Load a checkpoint, strictly, in evaluation mode.
+
+        Args:
+            path_or_repo_id: a folder or a hub id.
+            device: where the weights go; None takes the best device of this machine.
+            revision: branch, tag or commit of a hub repository.
+            token: hub token for private repositories.
+            config: used in the place of the stored settings.
+            **overrides: settings by name that win over the stored ones.
+
+        Raises:
+            CheckpointError: when tensors are missing, unexpected or misshaped, or files damaged.
+            ConfigError: for an unknown override.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_backbone(
+        cls,
+        config: ConfigT,
+        *,
+        device: str | torch.device | None = None,
+        token: str | None = None,
+    ) -> Policy:
+        """Build a new policy on a pretrained backbone; the rest is random."""
+
+    @abstractmethod
+    def forward(
+        self, batch: Mapping[str, Any], noise: Tensor | None = None, time: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss, a scalar, and numbers for the log."""
+
+    @abstractmethod
+    def predict_action_chunk(self, batch: Mapping[str, Any], noise: Tensor | None = None) -> Tensor:
+        """Return normalised actions, (batch, horizon, action_dim) float32."""
+
+    def make_noise(self, batch_size: int, generators: Sequence[torch.Generator]) -> Tensor | None:
+        """Return noise for one chunk per row, each from its own generator; None if not needed."""
+        return None
+
+    def select_action(self, batch: Mapping[str, Any], noise: Tensor | None = None) -> Tensor:
+        """Return the next action, (batch, action_dim); predicts a chunk when none is left."""
+        if not self._queue:
+            self._queue.refill(self.predict_action_chunk(batch, noise=noise))
+        return self._queue.pop()
+
+    def reset(self) -> None:
+        """Forget predicted actions, as at the start of an episode."""
+        self._queue.clear()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json`, the weights and what else belongs to the policy, in LeRobot's layout.
+
+        Processors are not part of a policy; whoever has them saves them beside it.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save(folder)
+        save_state(self, folder, tied=self.tied_weights)
+
+
+def resolve_device(name: str | torch.device | None) -> torch.device:
+    """Return a device that this machine has.
+
+    Args:
+        name: such as 'cpu' or 'cuda:1'; None takes cuda, else mps, else cpu.
+
+    Raises:
+        DeviceError: when there is no such device.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name is None:
+        return torch.device(next(kind for kind, there in available.items() if there))
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(
+            f"device {name!r} is no device name; expected cpu, cuda, cuda:<number> or mps. "
+            "Correct --policy.device."
+        ) from error
+    known = available.get(device.type, False)
+    too_high = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if not known or too_high:
+        have = ", ".join(kind for kind, there in available.items() if there)
+        raise DeviceError(
+            f"device {str(name)!r} is not available; this machine has {have}. "
+            "Choose one of these with --policy.device."
+        )
+    return device
+
+
+def require(batch: Mapping[str, Any], key: str) -> Any:
+    """Return an entry of a processed batch.
+
+    Raises:
+        ProcessingError: when it is absent.
+    """
+    if batch.get(key) is None:
+        raise ProcessingError(
+            f"the batch has no {key!r}; a policy takes what its preprocessor returns. "
+            "Call the checkpoint's preprocessor first."
+        )
+    return batch[key]

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings every policy has, and their JSON form: LeRobot's `config.json`, key for key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import draccus
+
+from vlakit.config import decode, encode
+from vlakit.errors import ConfigError, did_you_mean
+from vlakit.features import ACTION, OBS_STATE, FeatureType, PolicyFeature
+
+CONFIG_FILE = "config.json"
+
+_ConfigT = TypeVar("_ConfigT", bound="PolicyConfig")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig(draccus.ChoiceRegistry):
+    """Settings of LeRobot's base policy; subclasses register the name that `--policy.type` takes.
+
+    Every policy also declares `normalization_mapping`, at the place where LeRobot's file has it.
+    """
+
+    n_obs_steps: int = 1
+    """Observations per call. The policies of this package look at the current one only."""
+    input_features: dict[str, PolicyFeature] = field(default_factory=dict)
+    """What the policy reads; taken from the dataset when empty."""
+    output_features: dict[str, PolicyFeature] = field(default_factory=dict)
+    """What the policy returns; always taken from the dataset."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 or mps; null takes the best one that this machine has."""
+    use_amp: bool = False
+    """Automatic mixed precision in evaluation."""
+    use_peft: bool = False
+    """Whether the checkpoint is an adapter on top of another one."""
+    push_to_hub: bool = True
+    """Upload the checkpoint to the hub after training."""
+    repo_id: str | None = None
+    """Hub repository to upload to."""
+    private: bool | None = None
+    """Whether a new hub repository is private."""
+    tags: list[str] | None = None
+    """Tags of the hub page."""
+    license: str | None = None
+    """License on the hub page."""
+    pretrained_path: str | None = None
+    """Checkpoint that the weights come from: a folder or a hub id."""
+    pretrained_revision: str | None = None
+    """Revision of that hub repository."""
+
+    @property
+    def type(self) -> str:
+        """Name of the policy, as in `--policy.type`."""
+        return self.get_choice_name(self.__class__)
+
+    @property
+    def image_features(self) -> dict[str, PolicyFeature]:
+        """The cameras, in the order in which the policy sees them."""
+        return {
+            name: feature
+            for name, feature in self.input_features.items()
+            if feature.type is FeatureType.VISUAL
+        }
+
+    @property
+    def state_feature(self) -> PolicyFeature | None:
+        """The robot's own state, when it is known what it is."""
+        return self.input_features.get(OBS_STATE)
+
+    @property
+    def action_feature(self) -> PolicyFeature | None:
+        """The action, when it is known what it is."""
+        return self.output_features.get(ACTION)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of LeRobot's `config.json`: `type` first, then the fields in order."""
+        return encode(self)
+
+    @classmethod
+    def from_json(
+        cls: type[_ConfigT], entries: Mapping[str, Any], *, source: str = CONFIG_FILE
+    ) -> _ConfigT:
+        """Read the content of a `config.json`; missing keys take their defaults.
+
+        Args:
+            entries: the file's content, with a `type` when called on `PolicyConfig` itself.
+            source: where the entries come from, for messages.
+
+        Raises:
+            ConfigError: for an unknown policy type or key, or a value that a field cannot take.
+        """
+        values = dict(entries)
+        kind = values.pop("type", None)
+        target = cls if kind is None else config_class(str(kind))
+        if target is PolicyConfig or not issubclass(target, cls):
+            raise ConfigError(
+                f"{source} is of type {kind!r}; expected the settings of a {cls.__name__}. "
+                "Give the configuration of a policy checkpoint."
+            )
+        return decode(target, values, source=source)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` into a folder."""
+        text = json.dumps(self.to_json(), indent=4, ensure_ascii=False)
+        (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+    def override(self: _ConfigT, overrides: Mapping[str, Any]) -> _ConfigT:
+        """Return a copy with some fields changed; a dictionary is merged into the one there.
+
+        Raises:
+            ConfigError: for a name that is no field, with the nearest one, or a value that the
+                field cannot take.
+        """
+        entries = self.to_json()
+        kind = entries.pop("type")
+        for name, value in overrides.items():
+            if name not in entries:
+                raise ConfigError(
+                    f"{name!r} is no setting of policy {kind!r}.{did_you_mean(name, entries)} "
+                    f"See `vlakit train --policy.type={kind} --help` for all of them."
+                )
+            old, new = entries[name], encode(value)
+            merge = isinstance(old, Mapping) and isinstance(new, Mapping)
+            entries[name] = {**old, **new} if merge else new
+        return decode(self.__class__, entries, source="the overrides")
+
+
+def config_class(kind: str) -> type[PolicyConfig]:
+    """Return the configuration class of a policy type.
+
+    Raises:
+        ConfigError: when there is no such policy, with the nearest name.
+    """
+    from vlakit.policies.registry import register_configs
+
+    register_configs()
+    choices = PolicyConfig.get_known_choices()
+    if kind not in choices:
+        raise ConfigError(
+            f"policy type {kind!r} is unknown; expected one of {', '.join(sorted(choices))}."
+            f"{did_you_mean(kind, choices)}"
+        )
+    return choices[kind]

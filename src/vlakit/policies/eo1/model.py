@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The EO-1 network: a Qwen2.5-VL that reads state and noisy actions as tokens of its sequence.
+
+    <prompt: images, state token, instruction> <action_start> a_1 ... a_h <action_end> ...
+     `------------------- prefix -----------------------'     `- suffix -'
+
+The state replaces the embedding of its token, each noisy action (joined with its time) that of one
+action token. Attention is causal throughout, also inside the chunk, so the prefix is computed once
+per chunk and only the suffix is run again at every denoising step. The velocity is read at the action
+tokens. What follows the last action cannot reach it and is never computed.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlakit.errors import ProcessingError
+from vlakit.policies.attention_mask import causal_padding_mask, has_left_padding
+from vlakit.policies.backbones.layers import AttentionKind, activation
+from vlakit.policies.backbones.qwen2_5_vl import Qwen25VL
+from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
+from vlakit.policies.backbones.qwen2_5_vl_positions import multimodal_positions
+from vlakit.policies.eo1.config import EO1Config
+from vlakit.policies.eo1.flow_matching import embed_time, integrate, interpolate, velocity_loss
+
+
+@dataclass(frozen=True)
+class EO1Inputs:
+    """A tokenised batch."""
+
+    input_ids: Tensor
+    """(batch, length)"""
+    attention_mask: Tensor
+    """(batch, length), nonzero at real tokens."""
+    pixel_values: Tensor
+    """(patches of all images, patch_dim)"""
+    image_grid_thw: Tensor
+    """(images, 3) frames, patch rows and patch columns."""
+    state: Tensor
+    """(batch, max_state_dim), normalised and padded."""
+    state_token_id: int
+    action_token_id: int
+
+
+class EO1Model(nn.Module):
+    """Backbone and flow head. Parameter names and their order are LeRobot's."""
+
+    def __init__(self, config: EO1Config, sizes: Qwen25VLSizes, dtype: torch.dtype) -> None:
+        super().__init__()
+        kind: AttentionKind = config.attn_implementation or "sdpa"
+        width = sizes.text.hidden_size
+        self.vlm_backbone = Qwen25VL(sizes, kind).to(dtype)
+        self.state_proj = nn.Linear(config.max_state_dim, width)
+        self.action_in_proj = nn.Linear(config.max_action_dim, width)
+        self.action_out_proj = _output_projection(config, width)
+        self.action_time_mlp_in = nn.Linear(2 * width, width)
+        self.action_time_mlp_out = nn.Linear(width, width)
+        self.vlm_backbone.tie_weights()
+        self.vlm_backbone.set_recompute(config.gradient_checkpointing)
+        self.config, self.sizes = config, sizes
+
+    def init_weights(self) -> None:
+        """Draw fresh weights from torch's global generator."""
+        self.vlm_backbone.init_weights()
+        self.init_head()
+
+    def init_head(self, device: torch.device | None = None) -> None:
+        """Draw fresh weights for everything that is not in a Qwen2.5-VL checkpoint.
+
+        Args:
+            device: where to allocate the weights first, for a model on the meta device.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and not name.startswith("vlm_backbone."):
+                if device is not None:
+                    module.to_empty(device=device)
+                module.reset_parameters()
+
+    def loss(
+        self,
+        inputs: EO1Inputs,
+        action: Tensor,
+        noise: Tensor,
+        time: Tensor,
+        action_is_pad: Tensor | None,
+    ) -> Tensor:
+        """Return the flow-matching loss, a float32 scalar.
+
+        Args:
+            inputs: the batch, padded on the right.
+            action: (batch, horizon, max_action_dim), normalised and padded.
+            noise: like action.
+            time: (batch,).
+            action_is_pad: (batch, horizon), True after the end of the episode; None when all real.
+        """
+        x_t, u_t = interpolate(action, noise, time)
+        columns = self._action_columns(inputs)
+        is_real, is_counted = inputs.attention_mask, None
+        if action_is_pad is not None and not self.config.supervise_padding_actions:
+            is_counted = ~action_is_pad.bool()
+            is_real = is_real.scatter(1, columns, is_counted.to(is_real.dtype))
+        end = int(columns.max()) + 1
+        positions = self._positions(inputs, is_real)[:, :, :end]
+        suffix = self._embed_suffix(x_t, time)
+        embeddings = self._embed_prefix(inputs, end)
+        embeddings = _place(embeddings, columns, suffix)
+        hidden = self.vlm_backbone.model.language_model(
+            embeddings, positions, mask=_needed_mask(is_real[:, :end], columns, is_counted)
+        )
+        v_t = self._velocity(_take(hidden, columns))
+        if not self.config.supervise_padding_action_dims:
+            v_t, u_t = v_t[..., : self.config.action_dim], u_t[..., : self.config.action_dim]
+        return velocity_loss(v_t, u_t, is_counted)
+
+    @torch.no_grad()
+    def sample_actions(self, inputs: EO1Inputs, noise: Tensor, num_steps: int) -> Tensor:
+        """Denoise one chunk per row.
+
+        Args:
+            inputs: the batch; rows padded on the left so that their actions stand in equal columns.
+            noise: (batch, horizon, max_action_dim) at t=1.
+            num_steps: Euler steps.
+
+        Returns:
+            (batch, horizon, max_action_dim) float32, normalised.
+        """
+        columns = self._action_columns(inputs)
+        first = int(columns[0, 0])
+        if not bool((columns == columns[:1]).all()):
+            raise ProcessingError(
+                f"action tokens start in columns {sorted(set(columns[:, 0].tolist()))}; expected "
+                "one column for all rows. Pad inference batches on the left: call the preprocessor "
+                "without an action."
+            )
+        end = first + columns.shape[1]
+        is_real = inputs.attention_mask[:, :end]
+        positions = self._positions(inputs, inputs.attention_mask)
+        language_model = self.vlm_backbone.model.language_model
+        cache = language_model.new_cache(noise.shape[0], end)
+        prefix = self._embed_prefix(inputs, first)
+        padded = has_left_padding(is_real)
+        language_model(
+            prefix,
+            positions[:, :, :first],
+            mask=causal_padding_mask(is_real[:, :first]) if padded else None,
+            cache=cache,
+        )
+        cache.start = first
+        suffix_mask = causal_padding_mask(is_real if padded else is_real[:1], end - first)
+        suffix_positions = positions[:, :, first:end]
+
+        def velocity(x_t: Tensor, time: Tensor) -> Tensor:
+            suffix = self._embed_suffix(x_t, time).to(prefix.dtype)
+            hidden = language_model(suffix, suffix_positions, mask=suffix_mask, cache=cache)
+            return self._velocity(hidden).to(x_t.dtype)
+
+        return integrate(velocity, noise, num_steps)
+
+    def _action_columns(self, inputs: EO1Inputs) -> Tensor:
+        """Return the column of every action token, (batch, horizon)."""
+        is_action = inputs.input_ids == inputs.action_token_id
+        horizon = self.config.chunk_size
+        first = is_action.int().argmax(dim=1, keepdim=True)  # (batch, 1)
+        columns = first + torch.arange(horizon, device=first.device)
+        fits = (
+            bool((is_action.sum(dim=1) == horizon).all())
+            and int(columns.max()) < (is_action.shape[1])
+        )
+        if not fits or not bool(is_action.gather(1, columns).all()):
+            counts = sorted(set(is_action.sum(dim=1).tolist()))
+            raise ProcessingError(
+                f"the batch has {counts} action tokens (id {inputs.action_token_id}) per row; "
+                f"expected {horizon} in one piece, the policy's chunk_size. Use the preprocessor "
+                "of this checkpoint."
+            )
+        return columns
+
+    def _positions(self, inputs: EO1Inputs, is_real: Tensor) -> Tensor:
+        merge = self.sizes.vision.spatial_merge_size
+        grids = [
+            (rows // merge, columns // merge) for _, rows, columns in inputs.image_grid_thw.tolist()
+        ]
+        is_image = inputs.input_ids == self.sizes.image_token_id
+        expected = sum(rows * columns for rows, columns in grids)
+        if int(is_image.sum()) != expected:
+            raise ProcessingError(
+                f"the batch has {int(is_image.sum())} image tokens, but its images make "
+                f"{expected}. Use the preprocessor of this checkpoint, and do not truncate its text."
+            )
+        return multimodal_positions(is_image, is_real, grids)
+
+    def _embed_prefix(self, inputs: EO1Inputs, end: int) -> Tensor:
+        """Return embeddings of the first `end` tokens, with images and state in place."""
+        ids = inputs.input_ids[:, :end]
+        embeddings = self.vlm_backbone.model.language_model.embed_tokens(ids)
+        images = self.vlm_backbone.embed_images(inputs.pixel_values, inputs.image_grid_thw)
+        embeddings = _fill(embeddings, ids == self.sizes.image_token_id, images)
+        with self._head_precision(ids.device):
+            state = self.state_proj(inputs.state.to(self.state_proj.weight.dtype))
+        is_state = ids == inputs.state_token_id
+        if not bool((is_state.sum(dim=1) == 1).all()):
+            raise ProcessingError(
+                f"some row has not exactly one state token (id {inputs.state_token_id}). "
+                "Use the preprocessor of this checkpoint."
+            )
+        return _place(embeddings, is_state.int().argmax(dim=1, keepdim=True), state[:, None])
+
+    def _embed_suffix(self, x_t: Tensor, time: Tensor) -> Tensor:
+        """Return one token per noisy action, (batch, horizon, width), in the head's type."""
+        dtype = self.action_in_proj.weight.dtype
+        with self._head_precision(x_t.device):
+            action = self.action_in_proj(x_t.to(dtype))
+            embedded = embed_time(
+                time,
+                action.shape[-1],
+                min_period=self.config.min_period,
+                max_period=self.config.max_period,
+            ).to(dtype)
+            joined = torch.cat((action, embedded[:, None].expand_as(action)), dim=-1)
+            return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(joined)))
+
+    def _velocity(self, hidden: Tensor) -> Tensor:
+        with self._head_precision(hidden.device):
+            return self.action_out_proj(hidden.to(self.state_proj.weight.dtype))
+
+    def _head_precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context in which the flow head computes."""
+        if self.config.force_fp32_autocast:
+            return torch.autocast(device.type, enabled=False)
+        return nullcontext()
+
+
+def _output_projection(config: EO1Config, width: int) -> nn.Sequential:
+    """Return `num_action_layers` linear maps with activations between them."""
+    layers: list[nn.Module] = []
+    for _ in range(config.num_action_layers - 1):
+        layers += [nn.Linear(width, width), activation(config.action_act)]
+    return nn.Sequential(*layers, nn.Linear(width, config.max_action_dim))
+
+
+def _needed_mask(is_real: Tensor, columns: Tensor, is_counted: Tensor | None) -> Tensor | None:
+    """Return the attention mask, or None when plain causal attention gives the same loss.
+
+    It does when no masked token stands before a token whose output counts.
+    """
+    reach = torch.arange(is_real.shape[1], device=is_real.device)
+    last = columns[:, -1:]
+    if is_counted is not None:
+        last = torch.where(is_counted, columns, -1).amax(dim=1, keepdim=True)
+    hidden_before = (is_real == 0) & (reach <= last)
+    return causal_padding_mask(is_real) if bool(hidden_before.any()) else None
+
+
+def _fill(embeddings: Tensor, where: Tensor, values: Tensor) -> Tensor:
+    """Replace the embeddings at the True positions, in reading order."""
+    rows = where.flatten().nonzero().squeeze(1)
+    flat = embeddings.flatten(0, 1)
+    return flat.index_copy(0, rows, values.to(flat.dtype)).view_as(embeddings)
+
+
+def _place(embeddings: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+    """Replace the embeddings in the given columns of each row; shapes (batch, n), (batch, n, w)."""
+    index = columns[..., None].expand(-1, -1, embeddings.shape[-1])
+    return embeddings.scatter(1, index, values.to(embeddings.dtype))
+
+
+def _take(hidden: Tensor, columns: Tensor) -> Tensor:
+    """Return the hidden states in the given columns of each row."""
+    return hidden.gather(1, columns[..., None].expand(-1, -1, hidden.shape[-1]))

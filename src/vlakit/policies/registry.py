@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which policies there are, and where: one table of names, so that nothing loads before it is used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlakit.checkpoints.hub import resolve
+from vlakit.checkpoints.pretrained import read_config
+from vlakit.errors import CheckpointError, ConfigError, did_you_mean
+from vlakit.policies.config import CONFIG_FILE, PolicyConfig
+
+if TYPE_CHECKING:
+    from vlakit.policies.base import Policy
+
+POLICIES: dict[str, tuple[str, str]] = {"eo1": ("vlakit.policies.eo1", "EO1")}
+"""`--policy.type` -> package and the prefix of its classes (EO1Policy, EO1Config)."""
+
+
+def register_configs() -> None:
+    """Import the configuration of every policy; no torch."""
+    for package, _ in POLICIES.values():
+        importlib.import_module(f"{package}.config")
+
+
+def policy_class(kind: str) -> type[Policy]:
+    """Return the policy of a type.
+
+    Raises:
+        ConfigError: when there is no such policy, with the nearest name.
+    """
+    if kind not in POLICIES:
+        raise ConfigError(
+            f"policy type {kind!r} is unknown; expected one of {', '.join(POLICIES)}."
+            f"{did_you_mean(kind, POLICIES)}"
+        )
+    package, prefix = POLICIES[kind]
+    return getattr(importlib.import_module(f"{package}.policy"), f"{prefix}Policy")
+
+
+def make_policy(
+    config: PolicyConfig, *, device: str | None = None, token: str | None = None
+) -> Policy:
+    """Return a policy with its weights.
+
+    The weights come from `config.pretrained_path` when it is set, else the backbone comes from where
+    the configuration says and everything else is initialised at random.
+
+    Args:
+        config: its settings win over those stored in the checkpoint.
+        device: overrides `config.device`.
+        token: hub token for private repositories.
+    """
+    policy = policy_class(config.type)
+    device = device or config.device
+    if config.pretrained_path is not None:
+        return policy.from_pretrained(
+            config.pretrained_path,
+            device=device,
+            revision=config.pretrained_revision,
+            token=token,
+            config=config,
+        )
+    return policy.from_backbone(config, device=device, token=token)
+
+
+def make_processors(config: PolicyConfig, stats: Mapping[str, Any] | None) -> tuple[Any, Any]:
+    """Return the preprocessor and the postprocessor of a new policy.
+
+    Args:
+        config: the policy's settings, features included.
+        stats: dataset statistics by feature, such as `stats["action"]["mean"]`.
+    """
+    if config.type not in POLICIES:
+        policy_class(config.type)
+    package, _ = POLICIES[config.type]
+    return importlib.import_module(f"{package}.processor").make_processors(config, stats)
+
+
+def read_policy_config(
+    path_or_repo_id: str | Path, *, revision: str | None = None, token: str | None = None
+) -> PolicyConfig:
+    """Return the settings stored in a checkpoint, LeRobot's layout or the EO-1 project's own.
+
+    Raises:
+        CheckpointError: when there is no configuration, or it is of neither layout.
+    """
+    folder = resolve(path_or_repo_id, revision=revision, token=token, patterns=[CONFIG_FILE])
+    entries = read_config(folder)
+    if "type" in entries:
+        return PolicyConfig.from_json(entries, source=str(folder / CONFIG_FILE))
+    kind = entries.get("model_type")
+    if kind not in POLICIES:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} has neither a policy 'type' nor a 'model_type' of "
+            f"{', '.join(POLICIES)} (it says {kind!r}). Give a policy checkpoint."
+        )
+    register_configs()
+    upstream: Any = PolicyConfig.get_known_choices()[kind]
+    return upstream.from_upstream(entries, source=str(path_or_repo_id))
