@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processors of a saved policy: its pipelines, with settings changed on request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from vlakit.checkpoints.hub import resolve
+from vlakit.checkpoints.pretrained import read_config
+from vlakit.errors import CheckpointError, ConfigError, did_you_mean
+from vlakit.policies.config import PolicyConfig
+from vlakit.policies.registry import POLICIES, read_policy_config
+from vlakit.processing.normalize import Stats
+from vlakit.processing.pipeline import POSTPROCESSOR, PREPROCESSOR, Pipeline
+from vlakit.processing.rename import rename_keys
+
+Overrides = dict[str, dict[str, Any]]
+
+STEP_SETTINGS: dict[str, tuple[str, str]] = {
+    "vlm_base": ("eo1_qwen_processor", "processor_name"),
+    "image_min_pixels": ("eo1_qwen_processor", "image_min_pixels"),
+    "image_max_pixels": ("eo1_qwen_processor", "image_max_pixels"),
+    "use_fast_processor": ("eo1_qwen_processor", "use_fast_processor"),
+    "chunk_size": ("eo1_conversation_template_processor", "chunk_size"),
+}
+"""Fields of a policy's configuration that a preprocessor step keeps under its own name."""
+
+
+def load_processors(
+    path_or_repo_id: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    device: str | None = None,
+    stats: Stats | None = None,
+    rename_map: Mapping[str, str] | None = None,
+    **overrides: Any,
+) -> tuple[Pipeline, Pipeline]:
+    """Return the preprocessor and the postprocessor that belong to a checkpoint.
+
+    Args:
+        path_or_repo_id: folder or hub id.
+        revision: branch, tag or commit on the hub.
+        token: access token of the hub.
+        device: where the preprocessor delivers; the one in the checkpoint by default.
+        stats: statistics that replace the stored ones, under the dataset's names.
+        rename_map: names of the dataset or environment to the checkpoint's.
+        overrides: fields of the policy's configuration, such as `vlm_base` or `chunk_size`; those
+            that concern the policy alone are accepted and have no effect here.
+
+    Raises:
+        ConfigError: an override is no field of the configuration.
+        CheckpointError: a file is missing or damaged, or there are no pipelines and no `stats`.
+        ProcessingError: statistics are missing.
+    """
+    folder = resolve(path_or_repo_id, revision=revision, token=token)
+    config = _overridden(read_policy_config(folder), overrides)
+    if (folder / f"{PREPROCESSOR}.json").is_file():
+        changes = _step_overrides(config, overrides, stats, rename_map)
+        if device is not None:
+            changes[PREPROCESSOR]["device_processor"] = {"device": device}
+        preprocess, postprocess = (
+            Pipeline.load(folder, f"{name}.json", changes[name])
+            for name in (PREPROCESSOR, POSTPROCESSOR)
+        )
+    else:
+        config = config.override({"device": device or config.device})
+        preprocess, postprocess = _from_config(config, folder, stats, rename_map)
+    for pipeline in (preprocess, postprocess):
+        pipeline.check(read_config(folder))
+    return preprocess, postprocess
+
+
+def _overridden(config: PolicyConfig, overrides: Mapping[str, Any]) -> PolicyConfig:
+    names = set(config.to_json()) - {"type"}
+    for name in overrides:
+        if name not in names:
+            raise ConfigError(
+                f"{name}={overrides[name]!r} is no setting of a {config.type} policy; its settings "
+                f"are the fields of {type(config).__name__}.{did_you_mean(name, names)}"
+            )
+    return config.override(overrides)
+
+
+def _from_config(
+    config: PolicyConfig,
+    folder: Path,
+    stats: Stats | None,
+    rename_map: Mapping[str, str] | None,
+) -> tuple[Pipeline, Pipeline]:
+    if stats is None:
+        raise CheckpointError(
+            f"{folder} has no {PREPROCESSOR}.json, so it holds no statistics to scale states and "
+            "actions with. Pass stats=dataset.meta.stats of the dataset that the robot was "
+            "recorded with."
+        )
+    package, _ = POLICIES[config.type]
+    make = import_module(f"{package}.processor").make_processors
+    return make(config, stats, rename_map=rename_map)
+
+
+def _step_overrides(
+    config: PolicyConfig,
+    overrides: Mapping[str, Any],
+    stats: Stats | None,
+    rename_map: Mapping[str, str] | None,
+) -> dict[str, Overrides]:
+    """Return what to change in which step of which pipeline."""
+    before: Overrides = {}
+    scaling: dict[str, Any] = {}
+    for field, (step, key) in STEP_SETTINGS.items():
+        if field in overrides:
+            before.setdefault(step, {})[key] = getattr(config, field)
+    if rename_map is not None:
+        before["rename_observations_processor"] = {"rename_map": dict(rename_map)}
+    if stats is not None:
+        scaling["stats"] = rename_keys(stats, rename_map or {})
+    if "normalization_mapping" in overrides:
+        scaling["norm_map"] = getattr(config, "normalization_mapping")  # noqa: B009  policy's own
+    after_scaling = dict(scaling)
+    if {"input_features", "output_features"} & set(overrides):
+        scaling["features"] = {**config.input_features, **config.output_features}
+        after_scaling["features"] = config.output_features
+    if "input_features" in overrides:
+        step = before.setdefault("eo1_conversation_template_processor", {})
+        step["input_features"] = config.input_features
+    if scaling:
+        before["normalizer_processor"] = scaling
+    after = {"unnormalizer_processor": after_scaling} if after_scaling else {}
+    return {PREPROCESSOR: before, POSTPROCESSOR: after}

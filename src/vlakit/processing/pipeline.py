@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pipeline: steps run in order over a batch, stored in LeRobot's files.
+
+On disk a pipeline is `policy_preprocessor.json` or `policy_postprocessor.json` (name, then one
+entry per step: registry name, configuration, state file) and one safetensors file per step that has
+tensors. LeRobot reads what is written here and the other way round, so no key is ever added.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vlakit.errors import CheckpointError, ConfigError, VlakitError, did_you_mean
+from vlakit.processing.batch import ToDevice, flat_batch
+from vlakit.processing.step import Step
+
+PREPROCESSOR = "policy_preprocessor"
+POSTPROCESSOR = "policy_postprocessor"
+
+STEP_CLASSES = {
+    "rename_observations_processor": "vlakit.processing.rename:RenameObservations",
+    "to_batch_processor": "vlakit.processing.batch:ToBatch",
+    "normalizer_processor": "vlakit.processing.normalize:Normalizer",
+    "unnormalizer_processor": "vlakit.processing.normalize:Unnormalizer",
+    "device_processor": "vlakit.processing.batch:ToDevice",
+    "eo1_conversation_template_processor": "vlakit.policies.eo1.processor:ConversationTemplate",
+    "eo1_qwen_processor": "vlakit.policies.eo1.processor:QwenInputs",
+}
+"""Where the class of each registered step lives. Names only: a policy's module is imported when one
+of its steps is in a file, and a file can never name code to import."""
+
+
+class Pipeline:
+    """Steps in order, under the name that its files carry."""
+
+    def __init__(self, steps: Sequence[Step], name: str) -> None:
+        self.steps = list(steps)
+        self.name = name
+        device = next((step.device for step in self.steps if isinstance(step, ToDevice)), None)
+        for step in self.steps:
+            step.device = device
+
+    def __call__(self, raw: Any) -> Any:
+        """Return the processed batch; a bare tensor is taken, and returned, as the action."""
+        if isinstance(raw, Tensor):
+            return self._run({"action": raw})["action"]
+        return self._run(flat_batch(raw))
+
+    def _run(self, batch: dict[str, Any]) -> dict[str, Any]:
+        for step in self.steps:
+            batch = step(batch)
+        return batch
+
+    def find(self, registry_name: str) -> Step | None:
+        """Return the first step of this kind, or None."""
+        return next((step for step in self.steps if step.registry_name == registry_name), None)
+
+    def check(self, entries: Mapping[str, Any]) -> None:
+        """Make sure that every step can run, before the first batch.
+
+        Args:
+            entries: the content of the policy's `config.json`.
+
+        Raises:
+            ProcessingError: statistics are missing.
+            CheckpointError: the tokenizer does not fit the backbone.
+        """
+        for step in self.steps:
+            step.check(entries)
+
+    def save(self, folder: Path | str, filename: str | None = None) -> None:
+        """Write the JSON file, the steps' tensors and their assets into the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = []
+        for index, step in enumerate(self.steps):
+            entry: dict[str, Any] = {"registry_name": step.registry_name, "config": step.config()}
+            if state := step.state():
+                entry["state_file"] = f"{self.name}_step_{index}_{step.registry_name}.safetensors"
+                tensors = {key: value.cpu().contiguous() for key, value in state.items()}
+                save_file(tensors, folder / entry["state_file"])
+            step.save_assets(folder)
+            entries.append(entry)
+        content = json.dumps({"name": self.name, "steps": entries}, indent=2)
+        (folder / (filename or f"{self.name}.json")).write_text(content, encoding="utf-8")
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        filename: str,
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Pipeline:
+        """Read a pipeline that `save` or LeRobot wrote.
+
+        Args:
+            folder: the checkpoint's folder.
+            filename: such as `policy_preprocessor.json`.
+            overrides: constructor arguments by registry name, put over those in the file.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or names a step or setting unknown here.
+            ConfigError: an override names no step of the file.
+        """
+        path = Path(folder) / filename
+        content = _read_json(path)
+        overrides = overrides or {}
+        names = [_registry_name(entry, path) for entry in content["steps"]]
+        for name in overrides:
+            if name not in names:
+                raise ConfigError(
+                    f"the override of {name!r} fits no step of {path}, which has {names}."
+                    + did_you_mean(name, names)
+                )
+        steps = [
+            _load_step(name, entry, overrides.get(name, {}), path)
+            for name, entry in zip(names, content["steps"], strict=True)
+        ]
+        return cls(steps, content.get("name", Path(filename).stem))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} does not exist: a checkpoint holds it beside config.json. Check the path, or "
+            "pass the statistics of a dataset (stats=...) to build the pipeline anew."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content["steps"], list):
+            raise TypeError("'steps' is not a list")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is not a processor file ({error}): expected a JSON object with 'steps'. "
+            "Fetch or save the checkpoint again."
+        ) from None
+    return content
+
+
+def _registry_name(entry: Mapping[str, Any], path: Path) -> str:
+    name = entry.get("registry_name")
+    if name in STEP_CLASSES:
+        return name
+    what = f"step {name!r}" if name else f"the Python class {entry.get('class')!r}"
+    raise CheckpointError(
+        f"{path} asks for {what}, which vlakit does not have; it has {sorted(STEP_CLASSES)}. "
+        "Code named in a checkpoint is never imported."
+    )
+
+
+def _load_step(
+    name: str, entry: Mapping[str, Any], overrides: Mapping[str, Any], path: Path
+) -> Step:
+    module, class_name = STEP_CLASSES[name].split(":")
+    step_class = getattr(import_module(module), class_name)
+    config = {**entry.get("config", {}), **overrides}
+    try:
+        step: Step = step_class(**config)
+    except VlakitError:
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"the configuration of {name!r} in {path} does not fit: {error}. "
+            f"Given: {sorted(config)}. Correct the file, or save the checkpoint again."
+        ) from None
+    # Explicit statistics win over stored ones, as in LeRobot.
+    if entry.get("state_file") and not overrides.get("stats"):
+        step.load_state(_read_state(path.parent / entry["state_file"], path))
+    step.load_assets(path.parent, entry.get("artifacts") or {}, overrides.keys())
+    return step
+
+
+def _read_state(path: Path, pipeline_path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}, which {pipeline_path.name} names, cannot be read ({error}). "
+            "Fetch or save the checkpoint again."
+        ) from None
