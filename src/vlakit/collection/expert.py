@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import select
+import shutil
 import time
 from collections.abc import Generator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,12 @@ from rich.progress import (
 
 from vlakit.collection.config import CollectConfig
 from vlakit.datasets import LeRobotDatasetWriter
-from vlakit.environments.base import EnvConfig
 from vlakit.environments.experts import ExpertEpisode
 from vlakit.environments.messages import Message
 from vlakit.environments.vector import available_cores
 from vlakit.environments.worker import EnvironmentWorker, close_all
-from vlakit.errors import ConfigError, SimulatorError
-from vlakit.features import CAMERA_DTYPES, TASK
+from vlakit.errors import ConfigError, SimulatorError, VlakitError
+from vlakit.features import TASK
 
 RECORD_FILE = "vlakit_collection.jsonl"
 MAX_FAILURES_PER_EPISODE = 4
@@ -85,37 +84,26 @@ def collect(config: CollectConfig, *, console: Console | None = None) -> Collect
         raise ConfigError(
             f"--root={config.root} exists, expected a new folder: give another one or remove it."
         )
-    features = dataset_features(config.env, video=config.video)
-    summaries = []
-    with ExitStack() as stack:
-        writer = stack.enter_context(
-            LeRobotDatasetWriter.create(
-                config.repo_id,
-                config.env.fps,
-                features,
-                root=config.root,
-                robot_type=config.env.type,
-                use_videos=config.video,
-                vcodec=config.vcodec,
-            )
-        )
-        progress = stack.enter_context(_progress(console))
-        for entry in entries:
-            summary = TaskSummary(entry.name, config.env.instruction(entry.name))
-            summaries.append(summary)
-            _collect_task(config, summary, writer, progress)
+    summaries = [TaskSummary(entry.name, config.env.instruction(entry.name)) for entry in entries]
+    writer = LeRobotDatasetWriter.create(
+        config.repo_id,
+        config.env.fps,
+        config.env.features(),
+        root=config.root,
+        robot_type=config.env.type,
+        use_videos=config.video,
+        vcodec=config.vcodec,
+    )
     root = Path(writer.root)
+    try:
+        with writer, _progress(console) as progress:
+            for summary in summaries:
+                _collect_task(config, summary, writer, progress)
+    except VlakitError:
+        shutil.rmtree(root, ignore_errors=True)
+        raise
     _write_record(root / "meta" / RECORD_FILE, config, summaries)
     return CollectionSummary(root, summaries, time.monotonic() - started)
-
-
-def dataset_features(env: EnvConfig, *, video: bool) -> dict[str, dict[str, Any]]:
-    """Return the dataset's features; cameras as mp4 or as PNG pictures."""
-    features = {name: dict(entry) for name, entry in env.features().items()}
-    for entry in features.values():
-        if entry["dtype"] in CAMERA_DTYPES:
-            entry["dtype"] = "video" if video else "image"
-    return features
 
 
 def expert_episodes(

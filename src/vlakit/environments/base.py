@@ -130,8 +130,8 @@ class EnvConfig(draccus.ChoiceRegistry):
         words = [word.strip() for word in self.task.split(",") if word.strip()]
         if not words:
             raise ConfigError(
-                f"--env.task is empty, but --env.type={self.type} needs to know what to do: "
-                f"give one or more of its {len(known)} tasks separated by commas, such as {known[0]}."
+                f"--env.task is empty, but --env.type={self.type} needs to know what to do: give "
+                f"one or more of its {len(known)} tasks separated by commas, such as {known[0]}."
             )
         entries = []
         for word in words:

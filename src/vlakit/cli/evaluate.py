@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vlakit eval`: roll a policy out in a simulator and measure its success rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
+from vlakit.config import parse_flags
+from vlakit.environments.config import EnvConfig
+from vlakit.errors import ConfigError
+from vlakit.evaluation.config import EvalConfig
+from vlakit.policies.config import PolicyConfig
+from vlakit.policies.registry import register_configs
+
+if TYPE_CHECKING:
+    from vlakit.evaluation.planner import Processor
+    from vlakit.evaluation.results import EvaluationResult
+    from vlakit.policies.base import Policy
+    from vlakit.training.config import TrainFlags
+
+SUMMARY = "Roll a policy out in a simulator and measure its success rate."
+TRAINING_VIDEOS = 4
+"""Rollouts filmed per task while training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalFlags:
+    """Everything `vlakit eval` takes."""
+
+    env: EnvConfig
+    """The simulator; `--env.task` is a comma list of its tasks."""
+    policy: PolicyConfig | None = None
+    """The policy: --policy.path=<checkpoint>."""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """How many rollouts, what to keep, and controls."""
+    output_dir: Path | None = None
+    """Where eval_info.json and videos go; default outputs/eval/<date>/<time>_<job_name>."""
+    job_name: str | None = None
+    """Name of the run; default <env>_<policy>."""
+    seed: int = 1000
+    """Seed of the first rollout of each task; the others count on from it."""
+    rename_map: dict[str, str] = field(default_factory=dict)
+    """Environment name -> name the policy knows: {"observation.image": "observation.images.a"}."""
+
+    def output_path(self, now: datetime) -> Path:
+        """Return the output folder: given, or named after the time and the job."""
+        assert self.policy is not None
+        if self.output_dir is not None:
+            return self.output_dir
+        name = self.job_name or f"{self.env.type}_{self.policy.type}"
+        return Path("outputs/eval") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_{name}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    register_configs()
+    given: dict[str, Any] = {}
+
+    def prepare(raw: dict[str, Any]) -> dict[str, Any]:
+        given.update(raw.get("policy") or {})
+        if given.get("path") is None:
+            raise ConfigError(
+                "--policy.path is missing: give the checkpoint to evaluate, such as "
+                "outputs/train/.../checkpoints/last/pretrained_model."
+            )
+        return with_policy_path(raw)
+
+    flags = parse_flags(
+        EvalFlags,
+        argv,
+        prog="vlakit eval",
+        summary=SUMMARY,
+        prepare=prepare,
+        extra_flags=PATH_FLAG,
+    )
+    settings = {key: value for key, value in given.items() if key not in ("path", "device")}
+    run(flags, settings, Console(stderr=True))
+    return 0
+
+
+def run(flags: EvalFlags, overrides: Mapping[str, Any], console: Console) -> EvaluationResult:
+    """Load the checkpoint, roll it out, write `eval_info.json`, print the table.
+
+    Args:
+        flags: The command's flags.
+        overrides: Settings of the policy given by flag; its processors get them too.
+        console: Where progress and results are shown.
+    """
+    from vlakit.evaluation.planner import check_fit, evaluate_policy
+    from vlakit.policies.processors import load_processors
+    from vlakit.policies.registry import make_policy
+
+    config = flags.policy
+    assert config is not None
+    assert config.pretrained_path is not None
+    flags.env.task_list()
+    for note in check_fit(config, flags.env, flags.rename_map):
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    policy = make_policy(config)
+    preprocess, postprocess = load_processors(
+        config.pretrained_path,
+        revision=config.pretrained_revision,
+        device=str(policy.device),
+        rename_map=flags.rename_map or None,
+        **overrides,
+    )
+    output_dir = flags.output_path(datetime.now())
+    result = evaluate_policy(
+        policy,
+        preprocess,
+        postprocess,
+        flags.env,
+        flags.eval,
+        seed=flags.seed,
+        video_dir=output_dir / "videos",
+        rename_map=flags.rename_map,
+        console=console,
+    )
+    path = result.save(output_dir)
+    console.print(_table(result))
+    console.print(str(path), highlight=False, soft_wrap=True)
+    return result
+
+
+def training_rollouts(
+    flags: TrainFlags, output_dir: Path
+) -> Callable[[Policy, Processor, Processor, int], dict[str, Any]]:
+    """Return in-training evaluation: rolls out in `--env`, returns numbers to log."""
+    env = flags.env
+    assert env is not None
+    env.task_list()
+    config = EvalConfig(
+        n_episodes=flags.eval.n_episodes,
+        batch_size=flags.eval.batch_size,
+        use_async_envs=flags.eval.use_async_envs,
+        max_videos=TRAINING_VIDEOS,
+    )
+
+    def roll_out(
+        policy: Policy, preprocess: Processor, postprocess: Processor, step: int
+    ) -> dict[str, Any]:
+        from vlakit.evaluation.planner import evaluate_policy
+
+        result = evaluate_policy(
+            policy,
+            preprocess,
+            postprocess,
+            env,
+            config,
+            seed=flags.seed or 0,
+            video_dir=output_dir / "eval" / f"videos_step_{step:06d}",
+            rename_map=flags.rename_map,
+        )
+        overall = result.to_json()["overall"]
+        numbers = {name: overall[name] for name in ("avg_sum_reward", "pc_success", "eval_s")}
+        return numbers | {f"pc_success/{t.entry.name}": 100 * t.success_rate for t in result.tasks}
+
+    return roll_out
+
+
+def _table(result: EvaluationResult) -> Table:
+    title = f"success over {len(result.episodes)} rollouts in {result.seconds:.0f} s"
+    table = Table(title=title)
+    for column in ("task", "instruction", "success", "95 % interval", "rollouts"):
+        table.add_column(column)
+    for task, entry in zip(result.tasks, result.to_json()["per_task"], strict=True):
+        low, high = entry["pc_success_interval_95"]
+        cells = (f"{entry['pc_success']:.0f} %", f"{low:.0f} to {high:.0f} %")
+        table.add_row(task.entry.name, task.instruction, *cells, str(len(task.episodes)))
+    return table

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy and its processors as the planner of rollouts, and whether they fit a simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from vlakit.environments.base import EnvConfig
+from vlakit.errors import ConfigError
+from vlakit.evaluation.config import EvalConfig
+from vlakit.evaluation.results import EvaluationResult
+from vlakit.evaluation.rollout import EpisodeMemory, evaluate
+from vlakit.features import ACTION, OBS_STATE, TASK, PolicyFeature, policy_features
+from vlakit.policies.base import Policy
+from vlakit.policies.config import PolicyConfig
+from vlakit.processing.batch import is_camera
+from vlakit.processing.rename import check_cameras, rename_keys
+
+
+class Processor(Protocol):
+    """A pipeline: batch in, batch out; actions in, actions out."""
+
+    def __call__(self, raw: Any) -> Any: ...
+
+
+class PolicyPlanner:
+    """Plans chunks with a policy: one batch for all waiting episodes, noise from each one's own.
+
+    Args:
+        policy: Its `config.n_action_steps` is how much of a chunk is executed.
+        preprocess: Raw batch -> what the policy takes.
+        postprocess: Normalised actions -> the robot's units.
+    """
+
+    def __init__(self, policy: Policy, preprocess: Processor, postprocess: Processor) -> None:
+        self._policy, self._preprocess, self._postprocess = policy, preprocess, postprocess
+        self._num_steps = int(getattr(policy.config, "n_action_steps"))  # noqa: B009 (per policy)
+
+    def plan(
+        self, observations: Sequence[Mapping[str, NDArray[Any]]], memories: Sequence[EpisodeMemory]
+    ) -> list[NDArray[np.float32]]:
+        """Return one chunk (n_action_steps, action_dim) per episode; see `Planner`."""
+        raw = stack_observations(observations) | {TASK: [memory.instruction for memory in memories]}
+        with torch.inference_mode():
+            batch = self._preprocess(raw)
+            generators = [memory.generator for memory in memories]
+            noise = self._policy.make_noise(len(memories), generators)
+            actions = self._policy.predict_action_chunk(batch, noise=noise)
+            real = self._postprocess(actions[:, : self._num_steps])
+        return list(real.float().cpu().numpy())  # each (n_action_steps, action_dim)
+
+
+def stack_observations(observations: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Any]:
+    """Return one batch: cameras uint8 (batch, 3, height, width), vectors float32 (batch, n)."""
+    batch: dict[str, Any] = {}
+    for name in observations[0]:
+        rows = torch.from_numpy(np.stack([observation[name] for observation in observations]))
+        batch[name] = rows.permute(0, 3, 1, 2) if is_camera(name) else rows
+    return batch
+
+
+def evaluate_policy(
+    policy: Policy,
+    preprocess: Processor,
+    postprocess: Processor,
+    env_config: EnvConfig,
+    eval_config: EvalConfig,
+    *,
+    seed: int,
+    video_dir: Path | None = None,
+    rename_map: Mapping[str, str] | None = None,
+    console: Console | None = None,
+) -> EvaluationResult:
+    """Roll a policy out. Its mode and torch's global generator stay as they were.
+
+    Args:
+        policy: Switched to evaluation mode, and back.
+        preprocess: Of the policy; renames observations itself.
+        postprocess: Of the policy.
+        env_config: Simulator and tasks.
+        eval_config: How many rollouts, and controls.
+        seed: First seed.
+        video_dir: Where videos go, a folder per task; None records none.
+        rename_map: Names of the environment to the policy's, for the check before the first step.
+        console: Where progress is shown; None is stderr.
+
+    Raises:
+        ProcessingError: The policy needs a camera that the environment lacks.
+        ConfigError: State or action of the environment are not the policy's.
+        SimulatorError: A simulator cannot run.
+    """
+    check_fit(policy.config, env_config, rename_map or {})
+    was_training = policy.training
+    policy.eval()
+    try:
+        return evaluate(
+            PolicyPlanner(policy, preprocess, postprocess),
+            env_config,
+            eval_config,
+            seed=seed,
+            video_dir=video_dir,
+            console=console,
+        )
+    finally:
+        policy.train(was_training)
+
+
+def check_fit(config: PolicyConfig, env: EnvConfig, rename_map: Mapping[str, str]) -> list[str]:
+    """Make sure that an environment gives what a policy reads and takes what it returns.
+
+    Returns:
+        Differences that do not stop a run, such as another picture size.
+
+    Raises:
+        ProcessingError: A camera is missing; the message has the closest `--rename_map`.
+        ConfigError: State or action have another number of dimensions.
+    """
+    given = policy_features(env.features())
+    observed = rename_keys({name: f for name, f in given.items() if name != ACTION}, rename_map)
+    check_cameras(observed, list(config.image_features))
+    for name, wanted, found in (
+        (OBS_STATE, config.state_feature, observed.get(OBS_STATE)),
+        (ACTION, config.action_feature, given.get(ACTION)),
+    ):
+        _check_vector(name, wanted, found, env)
+    notes = []
+    for name, wanted in config.image_features.items():
+        if observed[name].shape != wanted.shape:
+            notes.append(_size_note(name, wanted.shape, observed[name].shape))
+    return notes
+
+
+def _check_vector(
+    name: str, wanted: PolicyFeature | None, found: PolicyFeature | None, env: EnvConfig
+) -> None:
+    if wanted is None or (found is not None and found.shape == wanted.shape):
+        return
+    has = "none" if found is None else f"{found.shape[0]} dimensions"
+    raise ConfigError(
+        f"the checkpoint was made for {name} with {wanted.shape[0]} dimensions, but --env.type="
+        f"{env.type} has {has}: choose the environment that it was trained for."
+    )
+
+
+def _size_note(name: str, wanted: tuple[int, ...], found: tuple[int, ...]) -> str:
+    return (
+        f"{name} is {found[1]}x{found[2]} here, but the checkpoint saw {wanted[1]}x{wanted[2]}: "
+        f"pass --env.observation_height={wanted[1]} --env.observation_width={wanted[2]} (and "
+        "its crop) for what it was trained on."
+    )

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rollouts: a planner looks at every waiting episode, its chunks are executed, and so on.
+
+    round:   observation per slot -> plan (one batch) -> chunk per slot -> play (all slots at once)
+
+A slot whose episode ended takes the next seed at once. Everything that outlives a round belongs to
+the episode (`EpisodeMemory`), never to the slot or the policy, so outcomes do not depend on how
+many environments run side by side.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from vlakit.environments.base import EnvConfig, TaskEntry
+from vlakit.environments.messages import Message
+from vlakit.environments.session import FILM
+from vlakit.environments.vector import VectorEnvironment, available_cores
+from vlakit.errors import ActionDecodeError
+from vlakit.evaluation.config import EvalConfig
+from vlakit.evaluation.results import EpisodeResult, EvaluationResult, TaskResult
+from vlakit.evaluation.video import VideoFile
+from vlakit.features import OBS_IMAGE, OBS_PREFIX
+
+GREY = 128
+"""Value of every pixel under `--eval.blank_images`."""
+
+
+@dataclass
+class EpisodeMemory:
+    """What a planner may remember: made anew for each episode."""
+
+    seed: int
+    instruction: str
+    generator: torch.Generator
+    """Noise of this episode, seeded with its seed; on the CPU."""
+    num_plans: int = 0
+    history: dict[str, Any] = field(default_factory=dict)
+    """Free for planners that look back."""
+
+
+class Planner(Protocol):
+    """Turns observations into chunks of actions; a policy with its processors, for one."""
+
+    def plan(
+        self, observations: Sequence[Mapping[str, NDArray[Any]]], memories: Sequence[EpisodeMemory]
+    ) -> Sequence[NDArray[np.float32]]:
+        """Return one chunk (steps, action_dim) per episode, in the robot's units.
+
+        Args:
+            observations: Per episode: cameras uint8 (height, width, 3), vectors float32 (n,).
+            memories: Per episode, in the same order.
+        """
+        ...
+
+
+def evaluate(
+    planner: Planner,
+    env_config: EnvConfig,
+    eval_config: EvalConfig,
+    *,
+    seed: int,
+    video_dir: Path | None = None,
+    console: Console | None = None,
+) -> EvaluationResult:
+    """Roll a planner out on every task of `--env.task`, with seeds seed, seed + 1, ... for each.
+
+    Args:
+        planner: What acts.
+        env_config: Simulator and tasks.
+        eval_config: How many rollouts, and controls.
+        seed: First seed. `vlakit collect` counts from 0, so 1000 (LeRobot's) is unseen.
+        video_dir: Where videos go, a folder per task; None records none.
+        console: Where progress is shown; None is stderr.
+
+    Raises:
+        ConfigError: A task is unknown.
+        SimulatorError: A simulator cannot run.
+    """
+    started = time.monotonic()
+    console = console or Console(stderr=True)
+    results = []
+    with _progress(console) as progress:
+        for entry in env_config.task_list():
+            rollouts = TaskRollouts(
+                planner=planner,
+                eval_config=eval_config,
+                instruction=_instruction(entry, env_config, eval_config),
+                first_seed=seed,
+                fps=env_config.fps,
+                video_dir=video_dir and video_dir / f"{entry.group}_{entry.task_id}",
+            )
+            bar = progress.add_task(entry.name, total=eval_config.n_episodes, successes=0)
+            with VectorEnvironment(
+                env_config,
+                entry.name,
+                num_envs=eval_config.num_envs(available_cores()),
+                use_processes=eval_config.use_async_envs,
+            ) as envs:
+                episodes = rollouts.run(envs, lambda done, good, bar=bar: progress.update(
+                    bar, completed=done, successes=good
+                ))  # fmt: skip
+            results.append(TaskResult(entry, rollouts.instruction, episodes))
+    settings = {
+        "seed": seed,
+        "blank_images": eval_config.blank_images,
+        "env": {"type": env_config.type, "task": env_config.task},
+    }
+    return EvaluationResult(results, time.monotonic() - started, settings)
+
+
+class OnProgress(Protocol):
+    """Called with the number of finished and of successful rollouts."""
+
+    def __call__(self, done: int, good: int) -> None: ...
+
+
+@dataclass
+class _Running:
+    """An episode that occupies a slot."""
+
+    result: EpisodeResult
+    memory: EpisodeMemory
+    observation: Mapping[str, NDArray[Any]]
+    video: VideoFile | None
+
+
+@dataclass(kw_only=True)
+class TaskRollouts:
+    """The rollouts of one task."""
+
+    planner: Planner
+    eval_config: EvalConfig
+    instruction: str
+    first_seed: int
+    fps: int
+    video_dir: Path | None = None
+    _running: dict[int, _Running] = field(default_factory=dict, init=False)
+
+    def run(self, envs: VectorEnvironment, on_progress: OnProgress) -> list[EpisodeResult]:
+        """Return one result per seed, in order."""
+        results = [
+            EpisodeResult(self.first_seed + index) for index in range(self.eval_config.n_episodes)
+        ]
+        waiting = list(enumerate(results))
+        finished: list[EpisodeResult] = []
+        with ExitStack() as stack:
+            stack.callback(self._close_videos)
+            while waiting or self._running:
+                free = [slot for slot in range(len(envs.slots)) if slot not in self._running]
+                self._start(envs, {slot: waiting.pop(0) for slot in free if waiting})
+                finished += self._play_round(envs)
+                on_progress(len(finished), sum(result.success for result in finished))
+        return results
+
+    def _start(
+        self, envs: VectorEnvironment, episodes: Mapping[int, tuple[int, EpisodeResult]]
+    ) -> None:
+        if not episodes:
+            return
+        num_videos = self.eval_config.max_videos if self.video_dir is not None else 0
+        film = [slot for slot, (index, _) in episodes.items() if index < num_videos]
+        seeds = {slot: result.seed for slot, (_, result) in episodes.items()}
+        for slot, reply in envs.reset(seeds, film=film).items():
+            index, result = episodes[slot]
+            video = None
+            if slot in film:
+                assert self.video_dir is not None
+                video = VideoFile(self.video_dir / f"eval_episode_{index}.mp4", self.fps)
+                video.add(reply.arrays[FILM])
+            generator = torch.Generator().manual_seed(result.seed)
+            memory = EpisodeMemory(result.seed, self.instruction, generator)
+            self._running[slot] = _Running(result, memory, self._look(reply), video)
+
+    def _play_round(self, envs: VectorEnvironment) -> list[EpisodeResult]:
+        slots = list(self._running)
+        episodes = [self._running[slot] for slot in slots]
+        memories = [episode.memory for episode in episodes]
+        chunks = self.planner.plan([episode.observation for episode in episodes], memories)
+        for chunk, memory in zip(chunks, memories, strict=True):
+            memory.num_plans += 1
+            _check_finite(chunk, memory)
+        film = [slot for slot in slots if self._running[slot].video is not None]
+        replies = envs.play(dict(zip(slots, chunks, strict=True)), film=film)
+        return [
+            self._running.pop(slot).result
+            for slot, reply in replies.items()
+            if self._record(self._running[slot], reply)
+        ]
+
+    def _record(self, episode: _Running, reply: Message) -> bool:
+        """Take in what a chunk gave; returns whether the episode is over."""
+        rewards, result = reply.arrays["rewards"], episode.result
+        result.num_steps += len(rewards)
+        result.sum_reward += float(rewards.sum())
+        result.max_reward = max(result.max_reward, float(rewards.max()))
+        result.success |= bool(reply.arrays["successes"].any())
+        result.clipped_actions = reply.fields["num_clipped"]
+        if episode.video is not None:
+            episode.video.add(reply.arrays[FILM])
+        if not reply.fields["done"]:
+            episode.observation = self._look(reply)
+            return False
+        if episode.video is not None:
+            episode.video.close()
+            result.video_path = str(episode.video.path)
+        return True
+
+    def _look(self, reply: Message) -> dict[str, NDArray[Any]]:
+        """Return what the policy gets to see."""
+        seen = {name: a for name, a in reply.arrays.items() if name.startswith(OBS_PREFIX)}
+        if self.eval_config.blank_images:
+            for name, array in seen.items():
+                if name.startswith(OBS_IMAGE):
+                    seen[name] = np.full_like(array, GREY)
+        return seen
+
+    def _close_videos(self) -> None:
+        for episode in self._running.values():
+            if episode.video is not None:
+                episode.video.close()
+
+
+def _check_finite(chunk: NDArray[np.float32], memory: EpisodeMemory) -> None:
+    if not np.isfinite(chunk).all():
+        raise ActionDecodeError(
+            f"The policy returned an action that is not a number (seed {memory.seed}, plan "
+            f"{memory.num_plans}), expected finite values: check its weights and statistics."
+        )
+
+
+def _instruction(entry: TaskEntry, env_config: EnvConfig, eval_config: EvalConfig) -> str:
+    given = eval_config.instructions.get(entry.name, eval_config.instruction)
+    return env_config.instruction(entry.name) if given is None else given
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rollouts, {task.fields[successes]} succeeded"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
