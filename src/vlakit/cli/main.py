@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show_traceback = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return _run(arguments)
+        return run_command(arguments)
     except VlakitError as error:
         if show_traceback:
             raise
@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _run(arguments: list[str]) -> int:
-    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; errors are raised, not printed."""
+    name, rest = (arguments[0], list(arguments[1:])) if arguments else ("--help", [])
     if name in ("--help", "-h", "help"):
         sys.stdout.write(_usage())
         return 0
