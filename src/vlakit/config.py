@@ -72,7 +72,7 @@ are unknown.
 """
 
 RENAMED_KEYS: dict[str, dict[str, str]] = {"TrainFlags": {"eval_freq": "env_eval_freq"}}
-"""Keys of LeRobot 0.4 and 0.5 that were renamed: taken from files; as flags, the new name is told."""
+"""Keys of LeRobot 0.4 and 0.5 renamed since: read from files; as flags, refused by the new name."""
 
 
 def decode(cls: type[T], raw: Mapping[str, Any], *, source: str = "the configuration") -> T:

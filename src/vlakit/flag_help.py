@@ -34,13 +34,13 @@ def render_help(
         raw: Values given on the command line, nested; their `type` keys open more flags.
         prog: The command as typed.
         summary: What the command does.
-        extra_flags: Names and help of flags that are no fields of `cls`.
+        extra_flags: Names and help of flags that are no fields of `cls`; without help, not shown.
     """
     width = min(max(shutil.get_terminal_size().columns, 60), 120)
     lines = [f"usage: {prog} [--flag=value ...]", ""]
     lines += [*textwrap.wrap(summary, width), ""] if summary else []
     lines += [*textwrap.wrap(SYNTAX, width), ""]
-    extras = [Flag(name, "str", None, text) for name, text in (extra_flags or {}).items()]
+    extras = [Flag(name, "str", None, text) for name, text in (extra_flags or {}).items() if text]
     general = [
         Flag("help", "", None, "Show this text. Add --policy.type=... (or --env.type=...) to it to "
              "see the flags of that type."),

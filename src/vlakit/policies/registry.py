@@ -67,17 +67,24 @@ def make_policy(
     return policy.from_backbone(config, device=device, token=token)
 
 
-def make_processors(config: PolicyConfig, stats: Mapping[str, Any] | None) -> tuple[Any, Any]:
+def make_processors(
+    config: PolicyConfig,
+    stats: Mapping[str, Any] | None,
+    *,
+    rename_map: Mapping[str, str] | None = None,
+) -> tuple[Any, Any]:
     """Return the preprocessor and the postprocessor of a new policy.
 
     Args:
         config: the policy's settings, features included.
         stats: dataset statistics by feature, such as `stats["action"]["mean"]`.
+        rename_map: names of the dataset to those of the policy.
     """
     if config.type not in POLICIES:
         policy_class(config.type)
     package, _ = POLICIES[config.type]
-    return importlib.import_module(f"{package}.processor").make_processors(config, stats)
+    make = importlib.import_module(f"{package}.processor").make_processors
+    return make(config, stats, rename_map=rename_map)
 
 
 def read_policy_config(
