@@ -63,7 +63,8 @@ class ConversationTemplate(Step):
                 f"EO-1 needs a camera; the inputs are {sorted(self.input_features) or 'none'}. Use "
                 "a dataset with images, or pass input_features=... of the policy."
             )
-        self._render = lru_cache(maxsize=_CACHED_TASKS)(self._render_uncached)
+        self.render = lru_cache(maxsize=_CACHED_TASKS)(self._render)
+        """The text of one task, cached."""
 
     def _names(self, kind: FeatureType) -> list[str]:
         return [name for name, feature in self.input_features.items() if feature.type is kind]
@@ -86,10 +87,10 @@ class ConversationTemplate(Step):
                     f"the checkpoint needs {name!r}, the batch has {sorted(batch)}. Add it, or "
                     "pass --rename_map if it goes by another name."
                 )
-        texts = [self._render(task) for task in _tasks(batch, num_samples)]
+        texts = [self.render(task) for task in _tasks(batch, num_samples)]
         return {**batch, CONVERSATION: Conversation(texts, self.cameras)}
 
-    def _render_uncached(self, task: str) -> str:
+    def _render(self, task: str) -> str:
         question = f"{STATE_START}{STATE_PAD}{STATE_END}{task}{VLA}"
         answer = f"{ACTION_START}{ACTION_PAD * self.chunk_size}{ACTION_END}"
         return render_conversation(
