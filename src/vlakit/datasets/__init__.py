@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """LeRobot datasets on disk: read v3.0 and v2.1, write v3.0. No policy is known here.
 
-The two classes are loaded on first use, so that importing `vlakit.datasets.config` stays torch-free.
+The two classes are loaded on first use, so that importing `vlakit.datasets.config` stays
+torch-free.
 """
 
 from __future__ import annotations

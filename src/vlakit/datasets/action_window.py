@@ -57,7 +57,8 @@ def window_rows(
         offsets: (window,) frames relative to the current row.
 
     Returns:
-        rows (batch, window), clamped to the episode, and is_pad (batch, window), True where clamped.
+        rows (batch, window), clamped to the episode, and is_pad (batch, window), True where
+        clamped.
     """
     wanted = rows[:, None] + offsets[None, :]
     low, high = starts[:, None], ends[:, None] - 1

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flags of `--dataset.*`: which dataset to read and how to change its images while training.
 
-Names and defaults are LeRobot 0.6.1's. No torch here: the command line must answer `--help` quickly.
+Names and defaults are LeRobot 0.6.1's. No torch here: the command line must answer `--help`
+quickly.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class DatasetConfig:
     video_backend: str | None = None
     """pyav (default) or torchcodec, which must be installed."""
     return_uint8: bool = False
-    """Accepted for LeRobot's commands: training always reads cameras as uint8, with equal values."""
+    """Accepted for LeRobot's commands; training always reads cameras as uint8 (equal values)."""
     streaming: bool = False
     """Not supported: the dataset is read from disk."""
     eval_split: float = 0.0

@@ -50,7 +50,8 @@ def _check_dtype(name: str, dtype: str, shape: tuple[int, ...]) -> None:
         channels = _image_size(shape)[2] if len(shape) == 3 else 0
         if channels != 3 and (dtype == "video" or channels != 1):
             raise DatasetError(
-                f"camera {name!r} has shape {shape}; expected (height, width, 3) or (3, height, width)"
+                f"camera {name!r} has shape {shape}; expected (height, width, 3) or (3, height, "
+                "width)"
                 ", and for dtype 'image' also 1 channel."
             )
         return
@@ -62,7 +63,8 @@ def _check_dtype(name: str, dtype: str, shape: tuple[int, ...]) -> None:
         kind = "?"
     if kind not in "biuf" or np.dtype(dtype).name != dtype:
         raise DatasetError(
-            f"feature {name!r} has dtype {dtype!r}; expected image, video, string or a numpy name such "
+            f"feature {name!r} has dtype {dtype!r}; expected image, video, string or a numpy name "
+            "such "
             "as float32, int64 or bool."
         )
 
@@ -77,7 +79,8 @@ class EpisodeBuffer:
 
     Args:
         features: as from `check_features`.
-        scratch_dir: camera frames wait in unnamed files there, so that a kill leaves nothing behind.
+        scratch_dir: camera frames wait in unnamed files there, so that a kill leaves nothing
+            behind.
     """
 
     def __init__(self, features: Mapping[str, Mapping[str, Any]], scratch_dir: Path) -> None:
@@ -128,7 +131,8 @@ class EpisodeBuffer:
             )
         if extra := [name for name in frame if name not in self._features and name != TASK]:
             raise DatasetError(
-                f"frame {len(self)} has {extra[0]!r}, which is no feature of this dataset; expected "
+                f"frame {len(self)} has {extra[0]!r}, which is no feature of this dataset; "
+                "expected "
                 f"{', '.join(self._features)} and {TASK}.{did_you_mean(extra[0], self._features)}"
             )
 
@@ -151,7 +155,8 @@ class EpisodeBuffer:
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DatasetError(
-                f"frame {len(self)}: {name!r} holds NaN or infinity ({array.ravel()[:8]}); expected "
+                f"frame {len(self)}: {name!r} holds NaN or infinity ({array.ravel()[:8]}); "
+                "expected "
                 "finite numbers. Discard the episode or repair the signal."
             )
         return array.copy()
@@ -168,21 +173,24 @@ class EpisodeBuffer:
                 f"{[height, width, channels]} or {[channels, height, width]}."
             )
         if array.dtype.kind == "f":
-            if not (np.isfinite(array).all() and 0 <= array.min() and array.max() <= 1):
+            if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
                 raise DatasetError(
-                    f"frame {len(self)}: camera {name!r} is {array.dtype} and leaves [0, 1]; give uint8, "
+                    f"frame {len(self)}: camera {name!r} is {array.dtype} and leaves [0, 1]; give "
+                    "uint8, "
                     "or floats in [0, 1]."
                 )
             array = np.round(array * 255).astype(np.uint8)
         if array.dtype != np.uint8:
             raise DatasetError(
-                f"frame {len(self)}: camera {name!r} is {array.dtype}; expected uint8 or float in [0, 1]."
+                f"frame {len(self)}: camera {name!r} is {array.dtype}; expected uint8 or float in "
+                "[0, 1]."
             )
         return np.ascontiguousarray(array)
 
     def _file(self, name: str) -> Any:
         if name not in self._files:
-            self._files[name] = tempfile.TemporaryFile(dir=self._scratch_dir)
+            # Lives as long as the episode: closed by `close`.
+            self._files[name] = tempfile.TemporaryFile(dir=self._scratch_dir)  # noqa: SIM115
         return self._files[name]
 
     def frames(self, name: str, indices: np.ndarray | None = None) -> Iterator[np.ndarray]:

@@ -35,9 +35,8 @@ def available_memory() -> int | None:
     limits = []
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                limits.append(int(line.split()[1]) * 1024)
+        lines = (line.split() for line in meminfo.read_text().splitlines())
+        limits += [int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"]
     elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     group = Path("/sys/fs/cgroup")

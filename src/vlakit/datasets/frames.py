@@ -45,8 +45,8 @@ def load_frames(metadata: DatasetMetadata, episodes: Sequence[int]) -> FrameTabl
     """Read the frames of these episodes; each file is read once.
 
     Raises:
-        DatasetError: a file is missing or damaged, a column is missing or misshaped, or an episode's
-            frames are not those that the metadata promise.
+        DatasetError: a file is missing or damaged, a column is missing or misshaped, or an
+            episode's frames are not those that the metadata promise.
     """
     stored = {n: e for n, e in metadata.features.items() if e["dtype"] not in ("image", "video")}
     wanted = np.zeros(metadata.total_episodes, dtype=bool)
@@ -149,7 +149,8 @@ def _check_episodes(
         episode = int(order[wrong[0]])
         raise DatasetError(
             f"{metadata.root / metadata.episodes.data_paths[episode]}: episode {episode} has "
-            f"{counts[wrong[0]]} frames, but the metadata promise {promised[wrong[0]]}. The copy or "
+            f"{counts[wrong[0]]} frames, but the metadata promise {promised[wrong[0]]}. The copy "
+            "or "
             "the recording is incomplete: fetch the dataset again, or leave the episode out with "
             "--dataset.episodes."
         )
@@ -212,7 +213,8 @@ class ImageColumn:
                 pixels = np.asarray(picture if keep else picture.convert("RGB"))
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise DatasetError(
-                f"{self._paths[file_id]}: picture {self.name!r} in row {file_row} cannot be decoded "
+                f"{self._paths[file_id]}: picture {self.name!r} in row {file_row} cannot be "
+                "decoded "
                 f"({error}); expected a PNG. Fetch the dataset again."
             ) from error
         return pixels if pixels.ndim == 3 else pixels[..., None]

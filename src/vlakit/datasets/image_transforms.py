@@ -4,15 +4,17 @@
 Each sample draws `max_num_transforms` of the configured transforms (without replacement, by weight)
 and one strength for each. Meaning of a strength, as in torchvision:
 
-- brightness b: pixel * b. contrast c: blend with the image's mean grey. saturation s: blend with its own
-  grey picture. In a blend, 0 gives the other picture, 1 the image, more than 1 goes beyond.
+- brightness b: pixel * b. contrast c: blend with the image's mean grey. saturation s: blend with
+  its own grey picture. In a blend, 0 gives the other picture, 1 the image, more than 1 goes beyond.
 - hue h: turn of the colour circle in turns, [-0.5, 0.5].
 - sharpness s: blend with a smoothed picture (3x3, centre 5, others 1, divided by 13; borders kept).
-- affine: rotation by an angle in degrees about the centre and a shift in whole pixels of at most the given
-  share of (width, height); nearest pixel; what comes from outside is black, or with `"fill": "edge"` the
-  border's pixel.
+- affine: rotation by an angle in degrees about the centre and a shift in whole pixels of at most
+  the given share of (width, height); nearest pixel; what comes from outside is black, or with
+  `"fill":
+  "edge"` the border's pixel.
 
-Differs from torchvision: arithmetic is float32 throughout and uint8 is rounded once at the end, where
+Differs from torchvision: arithmetic is float32 throughout and uint8 is rounded once at the end,
+    where
 torchvision cuts off after every transform. All frames of one sample get the same change.
 """
 
@@ -56,9 +58,10 @@ class ImageTransforms:
         """Return changed images, a new tensor of the same shape, dtype and device.
 
         Args:
-            images: (n, channels, height, width) or (n, frames, channels, height, width); uint8, or float
-                in [0, 1].
-            generator: CPU generator; the same state gives the same images. None: torch's global one.
+            images: (n, channels, height, width) or (n, frames, channels, height, width); uint8, or
+                float in [0, 1].
+            generator: CPU generator; the same state gives the same images. None: torch's global
+                one.
         """
         if not self.config.enable or not self._apply:
             return images
@@ -177,7 +180,8 @@ def _hue(images: Tensor, factor: Tensor) -> Tensor:
         torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     turned = sector + 6 * factor[:, :, 0]  # in sixths of the circle
-    # Channel k of a hue is high - spread * clamp(min(p, 4 - p), 0, 1), p = (k + hue) mod 6, k = 5, 3, 1.
+    # Channel k of a hue is high - spread * clamp(min(p, 4 - p), 0, 1), p = (k + hue) mod 6, k = 5,
+    # 3, 1.
     places = torch.stack([(k + turned) % 6 for k in (5, 3, 1)], dim=2)
     weight = torch.minimum(places, 4 - places).clamp_(0, 1)
     return high[:, :, None] - spread[:, :, None] * weight
@@ -198,7 +202,8 @@ def _affine(name: str, entry: ImageTransformConfig) -> Apply:
     shares = entry.kwargs.get("translate") or [0.0, 0.0]
     if len(shares) != 2 or not all(0 <= share <= 1 for share in shares):
         raise ConfigError(
-            f"--dataset.image_transforms.tfs.{name}: translate is {shares}; expected two shares in [0, 1] "
+            f"--dataset.image_transforms.tfs.{name}: translate is {shares}; expected two shares "
+            "in [0, 1] "
             "of width and height."
         )
     fill = entry.kwargs.get("fill", "black")
@@ -238,11 +243,12 @@ def _shift(images: Tensor, shift: Tensor, *, edge: bool) -> Tensor:
 
 
 def _rotate_and_shift(images: Tensor, angle: Tensor, shift: Tensor, *, edge: bool) -> Tensor:
-    """Rotate by `angle` (n,) rad, positive clockwise on the picture, then move by `shift` (n, 2)."""
+    """Rotate by `angle` (n,) rad, clockwise on the picture, then move by `shift` (n, 2)."""
     height, width = images.shape[-2:]
     cos, sin = torch.cos(angle), torch.sin(angle)
     x, y = shift[:, 0], shift[:, 1]
-    # Source pixel of a target pixel, in pixels from the centre, then scaled to grid_sample's [-1, 1].
+    # Source pixel of a target pixel, in pixels from the centre, then scaled to grid_sample's [-1,
+    # 1].
     rows = torch.stack(
         [
             torch.stack([cos, sin * height / width, -(cos * x + sin * y) * 2 / width], dim=-1),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a dataset lies: a local folder, LeRobot's home folder, or the hub (with its offline cache)."""
+"""Where a dataset lies: a local folder, LeRobot's home folder, or the hub (or its cache)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class DatasetLocation:
     local_dir: Path | None = None
 
     def fetch(self, paths: Iterable[str]) -> None:
-        """Download files (relative to the root) that are not here yet; nothing for local folders."""
+        """Download files (relative to the root) that are missing; local folders have no more."""
         missing = sorted({path for path in paths if not (self.root / path).is_file()})
         if missing and self.hub_revision is not None:
             _download(self.repo_id, self.hub_revision, self.token, missing, self.local_dir)
@@ -52,7 +52,8 @@ def locate(
 ) -> DatasetLocation:
     """Find the dataset and make sure that its `meta/` is on disk.
 
-    Order: `root`; `$HF_LEROBOT_HOME/<repo_id>` (only without `revision`); the hub, whose snapshots are
+    Order: `root`; `$HF_LEROBOT_HOME/<repo_id>` (only without `revision`); the hub, whose snapshots
+        are
     kept under `$HF_LEROBOT_HOME/hub` and found there when the network is off.
 
     Raises:
@@ -62,7 +63,8 @@ def locate(
     if local_dir is not None and local_dir.is_dir() and any(local_dir.iterdir()):
         if not (local_dir / INFO_PATH).is_file():
             raise DatasetError(
-                f"{local_dir} has no {INFO_PATH}: it is not a LeRobot dataset, or its recording was "
+                f"{local_dir} has no {INFO_PATH}: it is not a LeRobot dataset, or its recording "
+                "was "
                 "never finalized. Give --dataset.root the folder that holds meta/."
             )
         return DatasetLocation(repo_id, local_dir)
@@ -91,7 +93,8 @@ def _locate_on_hub(
             )
         if not (snapshot / INFO_PATH).is_file():
             raise DatasetError(
-                f"hub dataset {repo_id} (revision {candidate}) has no {INFO_PATH}; expected a LeRobot "
+                f"hub dataset {repo_id} (revision {candidate}) has no {INFO_PATH}; expected a "
+                "LeRobot "
                 "dataset of version v3.0 or v2.1. Check --dataset.repo_id."
             )
         return DatasetLocation(repo_id, snapshot, candidate, token, local_dir)
@@ -159,8 +162,10 @@ def _snapshot(
         raise
     except RepositoryNotFoundError as error:
         raise DatasetError(
-            f"dataset {repo_id} is neither at {local_dir or lerobot_home() / repo_id} nor on the hub "
-            "(or it is private): check --dataset.repo_id and --dataset.root; for a private one give "
+            f"dataset {repo_id} is neither at {local_dir or lerobot_home() / repo_id} nor on the "
+            "hub "
+            "(or it is private): check --dataset.repo_id and --dataset.root; for a private one "
+            "give "
             "token= or set HF_TOKEN."
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:

@@ -78,7 +78,8 @@ class DatasetMetadata:
         info: `info.json` as it stands, feature shapes as tuples.
         episodes: the table of episodes.
         tasks: instructions; a frame's `task_index` is a position in this list.
-        stats: per feature and statistic an array; see `datasets/stats.py`. Loaded when first asked for.
+        stats: per feature and statistic an array; see `datasets/stats.py`. Loaded when first asked
+            for.
     """
 
     def __init__(
@@ -164,7 +165,8 @@ class DatasetMetadata:
         path = self.root / STATS_PATH
         if not path.is_file():
             raise DatasetError(
-                f"{path} is missing: a dataset needs statistics to normalise its features. Make them "
+                f"{path} is missing: a dataset needs statistics to normalise its features. Make "
+                "them "
                 "with vlakit.datasets.stats.write_stats(dataset)."
             )
         return parse_stats(read_json(path))
@@ -177,7 +179,8 @@ class DatasetMetadata:
             if missing:
                 raise DatasetError(
                     f"the statistics in {self.root / 'meta'} lack {', '.join(sorted(missing))} of "
-                    f"feature {name!r}; expected an entry for every feature of info.json. Make them "
+                    f"feature {name!r}; expected an entry for every feature of info.json. Make "
+                    "them "
                     "anew with vlakit.datasets.stats.write_stats(dataset)."
                 )
 
@@ -212,7 +215,8 @@ def load_metadata(repo_id: str, root: Path) -> DatasetMetadata:
             else "Convert it with LeRobot's conversion scripts first."
         )
         raise DatasetError(
-            f"{root / INFO_PATH}: codebase_version is {info['codebase_version']}; vlakit reads v3.0 "
+            f"{root / INFO_PATH}: codebase_version is {info['codebase_version']}; vlakit reads "
+            "v3.0 "
             f"and v2.1. {todo}"
         )
     _check_totals(metadata)
@@ -226,7 +230,8 @@ def _check_totals(metadata: DatasetMetadata) -> None:
     ):
         if metadata.info[key] != found:
             raise DatasetError(
-                f"{metadata.root / INFO_PATH}: {key} is {metadata.info[key]}, but the episodes in meta "
+                f"{metadata.root / INFO_PATH}: {key} is {metadata.info[key]}, but the episodes in "
+                "meta "
                 f"hold {found}. The recording was cut off or files are missing: fetch the dataset "
                 "again or record it anew."
             )
@@ -304,7 +309,8 @@ def _read_tasks(path: Path) -> list[str]:
     index = next((name for name in table.column_names if name != "task_index"), None)
     if index is None or "task_index" not in table.column_names:
         raise DatasetError(
-            f"{path} has the columns {table.column_names}; expected task_index and task. Fetch it again."
+            f"{path} has the columns {table.column_names}; expected task_index and task. Fetch it "
+            "again."
         )
     # Parity: LeRobot looks tasks up by row position, so the row order is the meaning.
     return table.column(index).to_pylist()
@@ -315,7 +321,8 @@ def _read_episodes(root: Path, info: Mapping[str, Any]) -> EpisodeTable:
     paths = sorted(folder.glob("*/*.parquet"))
     if not paths:
         raise DatasetError(
-            f"{folder} holds no parquet file; expected the table of episodes. Fetch the dataset again."
+            f"{folder} holds no parquet file; expected the table of episodes. Fetch the dataset "
+            "again."
         )
     videos = [name for name, entry in info["features"].items() if entry["dtype"] == "video"]
     columns = ["episode_index", "tasks", "length", "data/chunk_index", "data/file_index"]
@@ -354,7 +361,8 @@ def _read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
     missing = [name for name in columns if name not in schema.names]
     if missing:
         raise DatasetError(
-            f"{path} lacks the column {missing[0]!r}, which the features in info.json call for; fetch "
+            f"{path} lacks the column {missing[0]!r}, which the features in info.json call for; "
+            "fetch "
             "the dataset again."
         )
     return read_table(path, columns)
@@ -363,7 +371,8 @@ def _read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
 def _template(root: Path, info: Mapping[str, Any], key: str) -> str:
     if not info.get(key):
         raise DatasetError(
-            f"{root / INFO_PATH} lacks the key {key!r}, which its features call for; fetch it again."
+            f"{root / INFO_PATH} lacks the key {key!r}, which its features call for; fetch it "
+            "again."
         )
     return info[key]
 

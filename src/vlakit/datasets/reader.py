@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`LeRobotDataset`: random access to frames, with LeRobot's items.
 
-Batches are the unit of work: rows are looked up for a whole batch at once, and video frames are decoded
+Batches are the unit of work: rows are looked up for a whole batch at once, and video frames are
+    decoded
 file by file in the order of their times.
 """
 
@@ -60,7 +61,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         ConfigError: `video_backend` is unknown.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - LeRobot's arguments, all but one with a default
         self,
         repo_id: str,
         root: str | Path | None = None,
@@ -105,7 +106,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         highest = int(self.frames.numeric["task_index"].max(initial=-1))
         if highest >= len(self.meta.tasks):
             raise DatasetError(
-                f"{self.root / 'data'}: a frame has task_index {highest}, but the metadata know only "
+                f"{self.root / 'data'}: a frame has task_index {highest}, but the metadata know "
+                "only "
                 f"{len(self.meta.tasks)} tasks. Fetch the dataset again."
             )
 
@@ -189,13 +191,14 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return np.where(rows < 0, rows + len(self), rows)
 
     def _images(self, name: str, rows: np.ndarray) -> Tensor:
-        """Return (batch, [window,] channels, height, width), transformed and scaled as asked for."""
+        """Return (batch, [window,] channels, height, width), changed and scaled as asked for."""
         unique, inverse = np.unique(rows, return_inverse=True)
         if name in self._cached:
             images = self._cached[name][torch.from_numpy(rows)]
         else:
             images = self.read_images(name, unique)[torch.from_numpy(inverse.reshape(rows.shape))]
-        # Parity: LeRobot drops the time axis of a video (not of an image) whose window is one frame.
+        # Parity: LeRobot drops the time axis of a video (not of an image) whose window is one
+        # frame.
         if rows.ndim == 2 and rows.shape[1] == 1 and name in self.meta.video_keys:
             images = images[:, 0]
         if isinstance(self.image_transforms, ImageTransforms):
@@ -259,7 +262,8 @@ def _chosen_episodes(meta: DatasetMetadata, episodes: Sequence[int] | None) -> l
     unknown = [episode for episode in episodes if not 0 <= episode < meta.total_episodes]
     if unknown or not len(episodes):
         raise DatasetError(
-            f"episodes={list(episodes)} asks for {unknown or 'nothing'}; {meta.root} has episodes 0 to "
+            f"episodes={list(episodes)} asks for {unknown or 'nothing'}; {meta.root} has episodes "
+            "0 to "
             f"{meta.total_episodes - 1}. Correct --dataset.episodes."
         )
     return [int(episode) for episode in episodes]

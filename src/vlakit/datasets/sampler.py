@@ -15,7 +15,8 @@ from vlakit.errors import ConfigError, DatasetError
 def epoch_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
     """Return the frames of one epoch in training order, int64 (num_frames,).
 
-    Source: lerobot/datasets/sampler.py@0.6.1: torch.randperm seeded from numpy SeedSequence([seed, epoch]).
+    Source: lerobot/datasets/sampler.py@0.6.1: torch.randperm seeded from numpy SeedSequence([seed,
+        epoch]).
     """
     state = int(np.random.SeedSequence([seed, epoch]).generate_state(1, dtype=np.uint64)[0])
     # torch wants a signed 64-bit seed or an unsigned one; both are taken as the same bits.
@@ -26,9 +27,9 @@ def epoch_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
 class EpochSampler:
     """Batches of frame indices for one process, without end, starting at any step.
 
-    Every epoch is a fresh permutation, cut into batches of `batch_size`; the last one may be shorter.
-    Process `rank` of `world_size` takes every `world_size`-th batch; when the batches do not come out
-    even, the epoch's first ones are used again.
+    Every epoch is a fresh permutation, cut into batches of `batch_size`; the last one may be
+    shorter. Process `rank` of `world_size` takes every `world_size`-th batch; when the batches do
+    not come out even, the epoch's first ones are used again.
 
     Args:
         num_frames: frames of the dataset.
@@ -57,7 +58,8 @@ class EpochSampler:
             raise ConfigError(f"--batch_size={batch_size} must be 1 or more.")
         if start_step < 0 or not 0 <= rank < world_size:
             raise ConfigError(
-                f"start_step={start_step}, rank={rank}, world_size={world_size}: expected a step from 0 "
+                f"start_step={start_step}, rank={rank}, world_size={world_size}: expected a step "
+                "from 0 "
                 "and a rank below world_size."
             )
         self.num_frames, self.seed, self.batch_size = num_frames, seed, batch_size

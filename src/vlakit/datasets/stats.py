@@ -3,8 +3,8 @@
 
 Shapes: a vector feature of size n has (n,), a scalar (1,), a camera (channels, 1, 1) with values in
 [0, 1]; `count` is (1,). Quantiles are those of all the values, numpy's linear interpolation. The
-reference instead averages the quantiles of the episodes, which is no quantile of the data: that rule
-is `aggregate_reference`, kept for the parity test and for what has no data at hand.
+reference instead averages the quantiles of the episodes, which is no quantile of the data: that
+rule is `aggregate_reference`, kept for the parity test and for what has no data at hand.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def array_stats(values: np.ndarray) -> FeatureStats:
 
 
 class PixelHistogram:
-    """Counts of the 256 pixel values per channel: exact statistics of any number of uint8 images."""
+    """Counts of the 256 pixel values per channel: exact statistics of uint8 images."""
 
     def __init__(self, channels: int) -> None:
         self.counts = np.zeros((channels, 256), dtype=np.int64)
@@ -101,7 +101,8 @@ def _histogram_quantile(cumulative: np.ndarray, share: float) -> float:
 def sampled_frames(length: int) -> np.ndarray:
     """Return the frames of an episode whose images count for the statistics.
 
-    Source: LeRobot's rule: length^0.75 frames, at least 100 (or all), at most 10,000, evenly spaced.
+    Source: LeRobot's rule: length^0.75 frames, at least 100 (or all), at most 10,000, evenly
+        spaced.
     """
     count = max(min(100, length), min(int(length**0.75), 10_000))
     return np.round(np.linspace(0, length - 1, count)).astype(np.int64)
@@ -118,8 +119,8 @@ def aggregate_reference(
 ) -> dict[str, FeatureStats]:
     """Fold the statistics of episodes into those of the dataset, as LeRobot 0.6.1 does.
 
-    Exact for min, max, mean and std. Parity: a quantile becomes the mean of the episodes' quantiles,
-    weighted by their frames, which is not a quantile of the dataset.
+    Exact for min, max, mean and std. Parity: a quantile becomes the mean of the episodes'
+    quantiles, weighted by their frames, which is not a quantile of the dataset.
     """
     features = {name: None for stats in per_episode for name in stats}
     return {
@@ -152,12 +153,14 @@ def compute_stats(dataset: LeRobotDataset) -> dict[str, FeatureStats]:
     """Return the statistics of all frames of a dataset, of sampled frames for cameras."""
     stats = {name: array_stats(values) for name, values in dataset.frames.numeric.items()}
     for name in dataset.meta.camera_keys:
-        stats[name] = camera_stats(dataset, name)
+        stats[name] = camera_histogram(dataset, name).stats()
     return stats
 
 
-def camera_stats(dataset: LeRobotDataset, name: str, max_frames: int | None = None) -> FeatureStats:
-    """Return the statistics of a camera over the frames that LeRobot's rule samples.
+def camera_histogram(
+    dataset: LeRobotDataset, name: str, max_frames: int | None = None
+) -> PixelHistogram:
+    """Count the pixels of a camera over the frames that LeRobot's rule samples.
 
     Args:
         dataset: where to read.
@@ -170,14 +173,12 @@ def camera_stats(dataset: LeRobotDataset, name: str, max_frames: int | None = No
     )
     if max_frames is not None and len(rows) > max_frames:
         rows = rows[np.linspace(0, len(rows) - 1, max_frames).round().astype(np.int64)]
-    histogram = None
+    histogram = PixelHistogram(dataset.read_images(name, rows[:1]).shape[1])
     for part in np.array_split(rows, max(1, len(rows) // 64)):
         images = dataset.read_images(name, part).numpy()  # (n, channels, height, width) uint8
-        stride = image_stride(*images.shape[2:])
-        histogram = histogram or PixelHistogram(images.shape[1])
+        stride = image_stride(images.shape[2], images.shape[3])
         histogram.add(images[:, :, ::stride, ::stride])
-    assert histogram is not None
-    return histogram.stats()
+    return histogram
 
 
 def complete_quantiles(
@@ -191,7 +192,7 @@ def complete_quantiles(
             completed[name] = dict(entry)
             continue
         if dtype in CAMERA_DTYPES:
-            fresh = camera_stats(dataset, name, max_frames=200)
+            fresh = camera_histogram(dataset, name, max_frames=200).stats()
         elif name in dataset.frames.numeric:
             fresh = array_stats(dataset.frames.numeric[name])
         else:

@@ -20,7 +20,8 @@ IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 def frame_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
     """Return the schema of data files: one column per feature that is no video.
 
-    The `huggingface` entry describes the columns to the `datasets` library, which LeRobot reads with.
+    The `huggingface` entry describes the columns to the `datasets` library, which LeRobot reads
+    with.
     """
     fields, described = [], {}
     for name, entry in features.items():

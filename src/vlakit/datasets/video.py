@@ -93,7 +93,8 @@ class PyavDecoder:
         if error_s > tolerance_s:
             raise DatasetError(
                 f"{self.path} has no frame at {time:.6f} s: the nearest is {error_s:.6f} s away, "
-                f"allowed are {tolerance_s} s (tolerance_s). The video is shorter than the metadata "
+                f"allowed are {tolerance_s} s (tolerance_s). The video is shorter than the "
+                "metadata "
                 "say, cut off, or of another frame rate: fetch the dataset again or record it anew."
             )
         return best
@@ -149,11 +150,13 @@ class TorchcodecDecoder:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            from torchcodec.decoders import VideoDecoder
+            from torchcodec.decoders import VideoDecoder  # pyrefly: ignore[missing-import]
         except (ImportError, RuntimeError, OSError) as error:
             raise ConfigError(
-                f"--dataset.video_backend=torchcodec does not load here ({str(error).splitlines()[0]})"
-                "; install torchcodec with its ffmpeg libraries or use --dataset.video_backend=pyav."
+                "--dataset.video_backend=torchcodec does not load here "
+                f"({str(error).splitlines()[0]})"
+                "; install torchcodec with its ffmpeg libraries or use "
+                "--dataset.video_backend=pyav."
             ) from error
         try:
             self._decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")
@@ -172,7 +175,8 @@ class TorchcodecDecoder:
         for time, pixels, pts in zip(times, batch.data, batch.pts_seconds.tolist(), strict=True):
             if abs(pts - time) > tolerance_s:
                 raise DatasetError(
-                    f"{self.path} has no frame at {time:.6f} s: the nearest is at {pts:.6f} s, allowed "
+                    f"{self.path} has no frame at {time:.6f} s: the nearest is at {pts:.6f} s, "
+                    "allowed "
                     f"are {tolerance_s} s (tolerance_s); fetch the dataset again."
                 )
             yield pixels.numpy()

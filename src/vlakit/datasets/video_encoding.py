@@ -101,12 +101,14 @@ def encode_clip(
     library = _LIBRARY[encoding.vcodec]
     for name, value in _SVT_ERRORS_ONLY.items():
         os.environ.setdefault(name, value)
+    stream: Any = None
     try:
         with av.open(buffer, "w", format="mp4") as container:
-            stream: Any = None
             for number, pixels in enumerate(frames):
                 if stream is None:
-                    stream = container.add_stream(library, rate=rate, options=encoding.options())
+                    options = encoding.options()
+                    added: Any = container.add_stream(library, rate=rate, options=options)
+                    stream = added
                     stream.height, stream.width = pixels.shape[:2]
                     stream.pix_fmt = encoding.pix_fmt
                     stream.codec_context.thread_count = threads
@@ -118,7 +120,8 @@ def encode_clip(
     except (av.FFmpegError, ValueError) as error:
         size = f"{stream.width}x{stream.height}" if stream is not None else "unknown size"
         raise DatasetError(
-            f"encoding a {size} clip with vcodec={encoding.vcodec} failed ({error}); both sides must "
+            f"encoding a {size} clip with vcodec={encoding.vcodec} failed ({error}); both sides "
+            "must "
             "be even for yuv420p. Change the camera's size, the vcodec, or store dtype 'image'."
         ) from error
     return buffer.getvalue()
@@ -149,7 +152,7 @@ class ClipJoiner:
 
     def append(self, clip: bytes, num_frames: int) -> None:
         """Add one clip of this many frames behind the others."""
-        with av.open(io.BytesIO(clip)) as source:
+        with av.open(io.BytesIO(clip), "r") as source:
             video = source.streams.video[0]
             assert video.time_base is not None
             if self._stream is None:

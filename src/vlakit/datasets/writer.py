@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`LeRobotDatasetWriter`: record episodes into a dataset v3.0, laid out as LeRobot 0.6.1 does.
 
-Nothing half written can be taken for a dataset: files carry the suffix `.part` until they are whole,
+Nothing half written can be taken for a dataset: files carry the suffix `.part` until they are
+    whole,
 and `meta/info.json`, without which no reader opens the folder, is written last.
 """
 
@@ -13,7 +14,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,34 +25,36 @@ from vlakit.datasets.episode_buffer import EpisodeBuffer, check_features
 from vlakit.datasets.location import lerobot_home
 from vlakit.datasets.metadata import (
     DATA_PATH,
-    EPISODES_PATH,
     INFO_PATH,
     STATS_PATH,
     TASKS_PATH,
     VIDEO_PATH,
+    load_metadata,
+    read_json,
     read_table,
 )
+from vlakit.datasets.rolling_files import CHUNKS_SIZE, RollingFiles, last_places
 from vlakit.datasets.stats import (
     PixelHistogram,
     array_stats,
+    camera_histogram,
     image_stride,
     sampled_frames,
     save_stats,
 )
-from vlakit.datasets.video_encoding import ClipJoiner, VideoEncoding, encode_clip
+from vlakit.datasets.video_encoding import ENCODERS, VideoEncoding, encode_clip
 from vlakit.errors import DatasetError
 
 CODEBASE_VERSION = "v3.0"
-CHUNKS_SIZE = 1000
 EPISODES_PER_ROW_GROUP = 10
-_MB = 1024 * 1024
 
 
 class LeRobotDatasetWriter:
     """Records episodes; make one with `create`.
 
-    As a context manager it finalizes at the end, also after an error: the episodes saved until then are
-    whole, the one being recorded is dropped. When no episode was saved the folder is removed.
+    As a context manager it finalizes at the end, also after an error: the episodes saved until
+    then are whole, the one being recorded is dropped. When no episode was saved the folder is
+    removed.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class LeRobotDatasetWriter:
         info: dict[str, Any],
         encoding: VideoEncoding,
         encoder_threads: int = 0,
+        places: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         self.repo_id = repo_id
         self.root = root
@@ -68,24 +72,21 @@ class LeRobotDatasetWriter:
         self.tasks: list[str] = []
         self.num_episodes = 0
         self.num_frames = 0
+        self._first_episode = 0
         self._encoding = encoding
         self._encoder_threads = encoder_threads
         features = info["features"]
         self._video_keys = [n for n, e in features.items() if e["dtype"] == "video"]
-        self._schema = tables.frame_schema(features)
-        self._data: tables.ParquetFileWriter | None = None
-        self._episodes: tables.ParquetFileWriter | None = None
-        self._videos: dict[str, ClipJoiner] = {}
-        self._places: dict[str, tuple[int, int]] = {}
+        self._files = RollingFiles(root, info, places or {})
         self._rows: list[dict[str, Any]] = []
+        self._rows_schema: pa.Schema | None = None
         self._histograms: dict[str, PixelHistogram] = {}
-        self._last_stats: dict[str, dict[str, np.ndarray]] = {}
         self._buffer = EpisodeBuffer(features, root)
         self._finalized = False
         self._broken = False
 
     @classmethod
-    def create(
+    def create(  # noqa: PLR0913 - LeRobot's flags, all but four with a default
         cls,
         repo_id: str,
         fps: int,
@@ -137,7 +138,8 @@ class LeRobotDatasetWriter:
         path = Path(root).expanduser() if root is not None else lerobot_home() / repo_id
         if path.exists():
             raise DatasetError(
-                f"{path} exists already; a new dataset needs a folder of its own. Remove it or give "
+                f"{path} exists already; a new dataset needs a folder of its own. Remove it or "
+                "give "
                 "another root."
             )
         path.mkdir(parents=True)
@@ -159,6 +161,50 @@ class LeRobotDatasetWriter:
         }
         return cls(repo_id, path, info, encoding, encoder_threads)
 
+    @classmethod
+    def resume(
+        cls,
+        repo_id: str,
+        root: str | Path | None = None,
+        *,
+        preset: str | int | None = None,
+        encoder_threads: int = 0,
+    ) -> Self:
+        """Go on with a finalized dataset of version 3.0: new episodes go into new files.
+
+        Until `finalize`, the folder is read as it was before.
+
+        Args:
+            repo_id: name of the dataset.
+            root: its folder; default `$HF_LEROBOT_HOME/<repo_id>`.
+            preset: the encoder's name for its speed; the rest is as in the dataset.
+            encoder_threads: 0 = automatic.
+
+        Raises:
+            DatasetError: the folder holds no whole dataset of version 3.0.
+        """
+        from vlakit.datasets.reader import LeRobotDataset
+
+        path = Path(root).expanduser() if root is not None else lerobot_home() / repo_id
+        metadata = load_metadata(repo_id, path)
+        if not metadata.version.startswith("v3"):
+            raise DatasetError(
+                f"{path} is of version {metadata.version}; only v3.0 can be recorded on. Convert "
+                "it."
+            )
+        info = read_json(path / INFO_PATH)
+        encoding = _encoding_of(info["features"], preset)
+        writer = cls(repo_id, path, info, encoding, encoder_threads, last_places(metadata))
+        writer.tasks = list(metadata.tasks)
+        writer.num_episodes = writer._first_episode = metadata.total_episodes
+        writer.num_frames = metadata.total_frames
+        if metadata.camera_keys:
+            dataset = LeRobotDataset(repo_id, path)
+            writer._histograms = {
+                name: camera_histogram(dataset, name) for name in metadata.camera_keys
+            }
+        return writer
+
     @property
     def features(self) -> dict[str, dict[str, Any]]:
         return self.info["features"]
@@ -175,8 +221,8 @@ class LeRobotDatasetWriter:
     def add_frame(self, frame: Mapping[str, Any]) -> None:
         """Add one frame: every feature given to `create`, and `task`.
 
-        Cameras are uint8 or float in [0, 1], channels first or last. Numbers have exactly the dtype and
-        shape of their feature; a feature of shape (1,) also takes a plain number.
+        Cameras are uint8 or float in [0, 1], channels first or last. Numbers have exactly the
+        dtype and shape of their feature; a feature of shape (1,) also takes a plain number.
 
         Raises:
             DatasetError: a feature is missing, unknown, misshaped, of another dtype, or not finite.
@@ -218,15 +264,17 @@ class LeRobotDatasetWriter:
             "dataset_to_index": self.num_frames + length,
         }
         self._broken = True  # until every file has taken the episode
-        row |= self._write_frames(columns)
+        row |= self._files.write_frames(self._table(columns))
         for key, clip in clips.items():
-            row |= self._write_clip(key, clip)
+            row |= self._files.write_clip(key, clip, length)
         for name in self.features:
             row |= {f"stats/{name}/{key}": v.tolist() for key, v in stats.get(name, {}).items()}
         self._rows.append(row)
+        if self._rows_schema is None:
+            ordered = {name: stats[name] for name in self.features if name in stats}
+            self._rows_schema = tables.episode_schema(self._video_keys, ordered)
         if len(self._rows) >= EPISODES_PER_ROW_GROUP:
-            self._flush_rows(stats)
-        self._last_stats = stats
+            self._flush_rows()
         self.tasks = tasks
         self.num_episodes += 1
         self.num_frames += length
@@ -234,7 +282,7 @@ class LeRobotDatasetWriter:
         self.discard_episode()
 
     def _columns(self, tasks: list[str]) -> dict[str, np.ndarray | list]:
-        """Return the columns that are no cameras, scalars as (frames,), in the order of the features."""
+        """Return all columns but cameras, scalars as (frames,), in the order of the features."""
         length = len(self._buffer)
         frame_index = np.arange(length)
         own = {
@@ -263,11 +311,11 @@ class LeRobotDatasetWriter:
         self._histograms.setdefault(name, PixelHistogram(channels)).merge(histogram)
         return histogram.stats()
 
-    def _write_frames(self, columns: Mapping[str, np.ndarray | list]) -> dict[str, int]:
-        """Write one row group and return where it lies."""
-        length = len(self._buffer)
+    def _table(self, columns: Mapping[str, np.ndarray | list]) -> pa.Table:
+        """Return the episode as rows of a data file."""
+        schema = self._files.frame_schema
         arrays = []
-        for field in self._schema:
+        for field in schema:
             values = columns.get(field.name)
             if values is None:
                 arrays.append(self._png_column(field.name))
@@ -275,19 +323,7 @@ class LeRobotDatasetWriter:
                 arrays.append(pa.array(values, field.type))
             else:
                 arrays.append(tables.numeric_column(values, field.type))
-        limit = self.info["data_files_size_in_mb"] * _MB
-        if self._data is not None:
-            per_frame = self._data.size / max(1, self._data.num_rows)
-            if self._data.size + per_frame * length >= limit:
-                self._data.close()
-                self._data = None
-        if self._data is None:
-            chunk, file = self._next_place("data")
-            path = self.root / DATA_PATH.format(chunk_index=chunk, file_index=file)
-            self._data = tables.ParquetFileWriter(path, self._schema)
-        self._data.write(pa.Table.from_arrays(arrays, schema=self._schema))
-        chunk, file = self._places["data"]
-        return {"data/chunk_index": chunk, "data/file_index": file}
+        return pa.Table.from_arrays(arrays, schema=schema)
 
     def _png_column(self, name: str) -> pa.Array:
         rows = []
@@ -298,53 +334,10 @@ class LeRobotDatasetWriter:
             rows.append({"bytes": buffer.getvalue(), "path": f"frame-{number:06d}.png"})
         return pa.array(rows, tables.IMAGE_TYPE)
 
-    def _write_clip(self, key: str, clip: bytes) -> dict[str, int | float]:
-        """Append one camera's clip and return where it lies."""
-        length = len(self._buffer)
-        limit = self.info["video_files_size_in_mb"] * _MB
-        joiner = self._videos.get(key)
-        if joiner is not None and joiner.size + len(clip) >= limit:
-            joiner.close()
-            joiner = None
-        if joiner is None:
-            chunk, file = self._next_place(key)
-            path = VIDEO_PATH.format(video_key=key, chunk_index=chunk, file_index=file)
-            joiner = self._videos[key] = ClipJoiner(self.root / path, self.fps)
-        start = joiner.num_frames
-        joiner.append(clip, length)
-        chunk, file = self._places[key]
-        return {
-            f"videos/{key}/chunk_index": chunk,
-            f"videos/{key}/file_index": file,
-            f"videos/{key}/from_timestamp": start / self.fps,
-            f"videos/{key}/to_timestamp": (start + length) / self.fps,
-        }
-
-    def _next_place(self, kind: str) -> tuple[int, int]:
-        """Return chunk and file number of a new file of this kind."""
-        chunk, file = self._places.get(kind, (0, -1))
-        self._places[kind] = (chunk, file + 1) if file + 1 < CHUNKS_SIZE else (chunk + 1, 0)
-        return self._places[kind]
-
-    def _flush_rows(self, stats: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    def _flush_rows(self) -> None:
         """Write the waiting rows of the table of episodes."""
-        if not self._rows:
-            return
-        limit = self.info["data_files_size_in_mb"] * _MB
-        ordered = {name: stats[name] for name in self.features if name in stats}
-        schema = tables.episode_schema(self._video_keys, ordered)
-        if self._episodes is not None and self._episodes.size >= limit:
-            self._episodes.close()
-            self._episodes = None
-        if self._episodes is None:
-            chunk, file = self._next_place("meta/episodes")
-            path = self.root / EPISODES_PATH.format(chunk_index=chunk, file_index=file)
-            self._episodes = tables.ParquetFileWriter(path, schema)
-        chunk, file = self._places["meta/episodes"]
-        place = {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
-        self._episodes.write(
-            pa.Table.from_pylist([row | place for row in self._rows], schema=schema)
-        )
+        if self._rows and self._rows_schema is not None:
+            self._files.write_episodes(self._rows, self._rows_schema)
         self._rows = []
 
     def finalize(self) -> None:
@@ -361,11 +354,10 @@ class LeRobotDatasetWriter:
         self._finalized = True
         if self._broken or self.num_episodes == 0:
             self._abort()
-            return
-        self._flush_rows(self._last_stats)
-        for file in (self._data, self._episodes, *self._videos.values()):
-            assert file is not None
-            file.close()
+        if self.num_episodes == self._first_episode:
+            return  # nothing was added to the dataset that `resume` opened
+        self._flush_rows()
+        self._files.close()
         tables.write_tasks(self.root / TASKS_PATH, self.tasks)
         save_stats(self._dataset_stats(), self.root / STATS_PATH)
         self.info |= {
@@ -378,13 +370,12 @@ class LeRobotDatasetWriter:
         temporary.write_text(json.dumps(self.info, indent=4, ensure_ascii=False), encoding="utf-8")
         os.replace(temporary, self.root / INFO_PATH)
 
-    def _abort(self) -> None:
-        for file in (self._data, self._episodes, *self._videos.values()):
-            if file is not None:
-                file.abort()
+    def _abort(self) -> NoReturn:
+        self._files.abort()
         if self._broken:
             raise DatasetError(
-                f"{self.root}: saving an episode failed half way, so the recording cannot be finalized. "
+                f"{self.root}: saving an episode failed half way, so the recording cannot be "
+                "finalized. "
                 "Remove the folder and record again."
             )
         shutil.rmtree(self.root)
@@ -429,9 +420,26 @@ def _height_width(shape: list[int]) -> tuple[int, int]:
     return (shape[0], shape[1]) if shape[2] in (1, 3) else (shape[1], shape[2])
 
 
+def _encoding_of(
+    features: Mapping[str, Mapping[str, Any]], preset: str | int | None
+) -> VideoEncoding:
+    """Return how the cameras of an existing dataset were encoded."""
+    blocks = [entry.get("info") or {} for entry in features.values() if entry["dtype"] == "video"]
+    block = blocks[0] if blocks else {}
+    names = {codec: name for name, codec in ENCODERS.items()}
+    codec = block.get("video.codec", "av1")
+    return VideoEncoding(
+        vcodec=names.get(codec, codec),
+        g=block.get("video.g") or 2,
+        crf=block.get("video.crf") or 30,
+        preset=preset if preset is not None else block.get("video.preset"),
+    )
+
+
 def _check_even(name: str, height: int, width: int) -> None:
     if height % 2 or width % 2:
         raise DatasetError(
-            f"camera {name!r} is {width}x{height}; a yuv420p video needs even sides. Crop or resize it, or "
+            f"camera {name!r} is {width}x{height}; a yuv420p video needs even sides. Crop or "
+            "resize it, or "
             "store it with dtype 'image'."
         )
