@@ -2,7 +2,8 @@
 """Bicubic resizing of uint8 images, equal to Pillow's to the last bit, on any device.
 
 Pillow resizes 8-bit images in two passes, columns then rows, with weights in 22-bit fixed point
-and a rounding to 8 bits after each pass (Pillow, `src/libImaging/Resample.c`). Everything is
+and a rounding to 8 bits after each pass (`src/libImaging/Resample.c`, to version 12; 13 takes the
+rows first where the height shrinks much more, which can move a value by one). Everything is
 integer, so the result depends neither on the order of the sums nor on the device, and a batch of
 images on a GPU gives what Pillow gives on a robot.
 """
@@ -110,7 +111,10 @@ def _fixed_point_weights(old_size: int, new_size: int) -> tuple[list[list[int]],
         first = max(int(center - support + 0.5), 0)
         last = min(int(center + support + 0.5), old_size)
         raw = [_cubic((row - center + 0.5) * (1.0 / filter_scale)) for row in range(first, last)]
-        inverse = 1.0 / sum(raw)
+        total = 0.0
+        for weight in raw:  # not `sum`, which compensates for rounding from Python 3.12 on
+            total += weight
+        inverse = 1.0 / total
         scaled = [weight * inverse * (1 << _FRACTION_BITS) for weight in raw]
         rows.append(list(range(first, last)))
         weights.append([int(math.copysign(0.5, weight) + weight) for weight in scaled])
