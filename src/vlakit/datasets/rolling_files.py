@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of a dataset being written: each kind fills one file until the next would be too large."""
+"""The files of a dataset being written: each kind rolls over to a new file when one is full."""
 
 from __future__ import annotations
 

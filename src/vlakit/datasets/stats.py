@@ -86,7 +86,8 @@ class PixelHistogram:
         for name, share in QUANTILES.items():
             stats[name] = np.array([_histogram_quantile(row, share) for row in cumulative]) / 255.0
         shaped = {name: value.reshape(-1, 1, 1) for name, value in stats.items()}
-        return {**shaped, "count": np.array([self.num_images])}
+        ordered = {name: shaped.pop(name) for name in ("min", "max", "mean", "std")}
+        return {**ordered, "count": np.array([self.num_images]), **shaped}
 
 
 def _histogram_quantile(cumulative: np.ndarray, share: float) -> float:
