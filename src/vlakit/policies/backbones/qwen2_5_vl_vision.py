@@ -139,29 +139,30 @@ class VisionAttention(nn.Module):
         self.num_heads, self.head_dim, self.kind = sizes.num_heads, sizes.head_dim, kind
 
     def forward(self, x: Tensor, groups: list[ImageGroup], windowed: bool) -> Tensor:
-        qkv = self.qkv(x).view(-1, 3, self.num_heads, self.head_dim)
-        parts = [self._group(qkv[group.start : group.end], group, windowed) for group in groups]
+        qkv = self.qkv(x).split([group.end - group.start for group in groups])
+        parts = [self._group(part, group, windowed) for part, group in zip(qkv, groups, strict=True)]
         return self.proj(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     def _group(self, qkv: Tensor, group: ImageGroup, windowed: bool) -> Tensor:
         plan = group.plan
-        qkv = qkv.view(group.num_images, group.patches, 3, self.num_heads, self.head_dim)
+        shape = (group.num_images, group.patches, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.view(shape).unbind(2)  # each (images, patches, heads, head_dim)
         # Angles are float32, and so is the turn, whatever the storage type.
-        q, k = (rotate(qkv[:, :, i].float(), plan.cos, plan.sin).to(qkv.dtype) for i in (0, 1))
-        v = qkv[:, :, 2]
+        q, k = (rotate(x.float(), plan.cos, plan.sin).to(v.dtype) for x in (q, k))
         runs = plan.windows if windowed else plan.whole
+        lengths = [run.count * run.size for run in runs]
+        pieces = zip(*(x.split(lengths, dim=1) for x in (q, k, v)), strict=True)
         parts = [
-            attend(*(self._split(x, run) for x in (q, k, v)), kind=self.kind).view(
+            attend(*(self._split(x, run.size) for x in piece), kind=self.kind).view(
                 group.num_images, run.count * run.size, -1
             )
-            for run in runs
+            for piece, run in zip(pieces, runs, strict=True)
         ]
         return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).flatten(0, 1)
 
-    def _split(self, x: Tensor, run: WindowRun) -> Tensor:
+    def _split(self, x: Tensor, size: int) -> Tensor:
         """(images, patches, heads, head_dim) -> (images * windows, heads, size, head_dim)."""
-        x = x[:, run.start : run.end]
-        return x.reshape(-1, run.size, self.num_heads, self.head_dim).transpose(1, 2)
+        return x.reshape(-1, size, self.num_heads, self.head_dim).transpose(1, 2)
 
 
 class VisionBlock(nn.Module):

@@ -104,18 +104,34 @@ class EO1Model(nn.Module):
         if action_is_pad is not None and not self.config.supervise_padding_actions:
             is_counted = ~action_is_pad.bool()
             is_real = is_real.scatter(1, columns, is_counted.to(is_real.dtype))
-        end = int(columns.max()) + 1
-        positions = self._positions(inputs, is_real)[:, :, :end]
-        suffix = self._embed_suffix(x_t, time)
-        embeddings = self._embed_prefix(inputs, end)
-        embeddings = _place(embeddings, columns, suffix)
-        hidden = self.vlm_backbone.model.language_model(
-            embeddings, positions, mask=_needed_mask(is_real[:, :end], columns, is_counted)
-        )
-        v_t = self._velocity(_take(hidden, columns))
+        v_t = self.velocity(inputs, x_t, time, columns, is_real)
         if not self.config.supervise_padding_action_dims:
             v_t, u_t = v_t[..., : self.config.action_dim], u_t[..., : self.config.action_dim]
         return velocity_loss(v_t, u_t, is_counted)
+
+    def velocity(
+        self, inputs: EO1Inputs, x_t: Tensor, time: Tensor, columns: Tensor, is_real: Tensor
+    ) -> Tensor:
+        """Return the predicted velocity by one pass over the whole sequence.
+
+        Args:
+            inputs: the batch, padded on either side.
+            x_t: (batch, horizon, max_action_dim) noisy actions.
+            time: (batch,).
+            columns: (batch, horizon), where the action tokens are.
+            is_real: (batch, length), nonzero at tokens that may be looked at; the velocity at
+                others is undefined.
+
+        Returns:
+            (batch, horizon, max_action_dim), in the flow head's type.
+        """
+        end = int(columns.max()) + 1
+        positions = self._positions(inputs, is_real)[:, :, :end]
+        embeddings = _place(self._embed_prefix(inputs, end), columns, self._embed_suffix(x_t, time))
+        hidden = self.vlm_backbone.model.language_model(
+            embeddings, positions, mask=_needed_mask(is_real[:, :end], columns)
+        )
+        return self._velocity(_take(hidden, columns))
 
     @torch.no_grad()
     def sample_actions(self, inputs: EO1Inputs, noise: Tensor, num_steps: int) -> Tensor:
@@ -243,17 +259,15 @@ def _output_projection(config: EO1Config, width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(width, config.max_action_dim))
 
 
-def _needed_mask(is_real: Tensor, columns: Tensor, is_counted: Tensor | None) -> Tensor | None:
-    """Return the attention mask, or None when plain causal attention gives the same loss.
+def _needed_mask(is_real: Tensor, columns: Tensor) -> Tensor | None:
+    """Return the attention mask, or None when plain causal attention gives the same velocity.
 
-    It does when no masked token stands before a token whose output counts.
+    It does when no hidden token stands before a visible action token.
     """
-    reach = torch.arange(is_real.shape[1], device=is_real.device)
-    last = columns[:, -1:]
-    if is_counted is not None:
-        last = torch.where(is_counted, columns, -1).amax(dim=1, keepdim=True)
-    hidden_before = (is_real == 0) & (reach <= last)
-    return causal_padding_mask(is_real) if bool(hidden_before.any()) else None
+    last = torch.where(is_real.gather(1, columns).bool(), columns, -1).amax(dim=1, keepdim=True)
+    index = torch.arange(is_real.shape[1], device=is_real.device)
+    hides_something = ((is_real == 0) & (index < last)).any()
+    return causal_padding_mask(is_real) if bool(hides_something) else None
 
 
 def _fill(embeddings: Tensor, where: Tensor, values: Tensor) -> Tensor:
