@@ -21,6 +21,8 @@ from vlakit.errors import CheckpointError, ProcessingError
 from vlakit.processing.resize import resize_bicubic_exact, resize_bicubic_fast
 
 _MAX_ASPECT_RATIO = 200
+_VALUES_IN_CACHE = 1 << 20
+"""Patch values that a processor handles in one go; more would leave its cache between steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +123,25 @@ def qwen_patches(images: Tensor, settings: PatchSettings, out: Tensor | None = N
         the four that the vision tower merges are neighbours; the single frame fills both temporal
         slots.
     """
-    rows, columns = patch_grid(images.shape[-2], images.shape[-1], settings)
-    patch, merge = settings.patch_size, settings.merge_size
+    grid = patch_grid(images.shape[-2], images.shape[-1], settings)
+    num_images, channels = images.shape[:2]
+    values = channels * settings.temporal_patch_size * settings.patch_size**2
+    if out is None:
+        shape = (num_images, grid[0] * grid[1], values)
+        out = torch.empty(shape, device=images.device)
+    step = num_images
+    if images.device.type == "cpu":
+        step = max(1, _VALUES_IN_CACHE // (grid[0] * grid[1] * values))
+    for start in range(0, num_images, max(step, 1)):
+        part = slice(start, start + step)
+        _write_patches(images[part], grid, settings, out[part])
+    return out
+
+
+def _write_patches(
+    images: Tensor, grid: tuple[int, int], settings: PatchSettings, out: Tensor
+) -> None:
+    (rows, columns), patch, merge = grid, settings.patch_size, settings.merge_size
     resize = resize_bicubic_fast if settings.use_fast_processor else resize_bicubic_exact
     resized = resize(to_uint8(images), rows * patch, columns * patch)  # (n, 3, height, width)
     num_images, channels = resized.shape[:2]
@@ -136,8 +155,4 @@ def qwen_patches(images: Tensor, settings: PatchSettings, out: Tensor | None = N
         for values in (settings.mean, settings.std)
     )
     pixels.div_(255).sub_(mean).div_(std)
-    if out is None:
-        size = channels * settings.temporal_patch_size * patch * patch
-        out = pixels.new_empty(num_images, rows * columns, size)
     out.view(*pixels.shape[:3], settings.temporal_patch_size, -1).copy_(pixels)
-    return out

@@ -63,20 +63,13 @@ def resize_bicubic_fast(images: Tensor, height: int, width: int) -> Tensor:
 
 def _resample_rows(images: Tensor, num_rows: int) -> Tensor:
     """Return (..., num_rows, columns) uint8 from (..., old_rows, columns) uint8."""
-    taps = _taps_on(images.shape[-2], num_rows, images.device)
+    half = 1 << (_FRACTION_BITS - 1)
     shape = (*images.shape[:-2], num_rows, images.shape[-1])
-    # One image at a time stays in the processor's cache; a GPU wants the whole batch at once.
-    flat = images.reshape(-1, *images.shape[-2:])
-    result = torch.empty((len(flat), *shape[-2:]), dtype=torch.uint8, device=images.device)
-    step = 3 if images.device.type == "cpu" else max(len(flat), 1)
-    for start in range(0, len(flat), step):
-        part = flat[start : start + step].to(torch.int32)
-        half = 1 << (_FRACTION_BITS - 1)
-        total = torch.full((len(part), *shape[-2:]), half, dtype=torch.int32, device=part.device)
-        for rows, weights in taps:
-            total.addcmul_(part.index_select(-2, rows), weights)
-        result[start : start + step] = (total >> _FRACTION_BITS).clamp_(0, 255)
-    return result.view(shape)
+    total = torch.full(shape, half, dtype=torch.int32, device=images.device)
+    source = images.to(torch.int32)
+    for rows, weights in _taps_on(images.shape[-2], num_rows, images.device):
+        total.addcmul_(source.index_select(-2, rows), weights)
+    return (total >> _FRACTION_BITS).clamp_(0, 255).to(torch.uint8)
 
 
 @lru_cache(maxsize=64)
