@@ -2,9 +2,9 @@
 """How long is one EO-1 training step of the demo's size, and how does it compare with transformers?
 
 Forward and backward of one batch: 64 samples of 45 tokens with one 84x84 camera, the preset
-`tiny-qwen2.5-vl`, random pixels. The reference runs Hugging Face's Qwen2.5-VL on the same tokens, with
-the same replaced embeddings and the same loss at the action tokens; both have the same weights. Both
-take turns, so that other load on the machine falls on both. The last line is JSON.
+`tiny-qwen2.5-vl`, random pixels. The reference runs Hugging Face's Qwen2.5-VL on the same tokens,
+with the same replaced embeddings, the same loss at the action tokens and the same weights.
+Both take turns, so that other load on the machine falls on both. The last line is JSON.
 
     python benchmarks/eo1_train_step.py [--threads 2] [--batch 64] [--repeats 10] [--profile]
 """

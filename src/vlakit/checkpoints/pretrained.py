@@ -2,9 +2,9 @@
 """Weights of a checkpoint folder: safetensors, one file or shards, read strictly and written whole.
 
 Reading is strict: every tensor of the model must be in the files once, with its shape, and nothing
-else may be there. All names and shapes are compared before the first value is read, so an error lists
-everything that is wrong. Values then go tensor by tensor from the file to their place, so that a model
-built on the meta device never exists twice.
+else may be there. All names and shapes are compared before the first value is read, so an error
+lists everything that is wrong. Values then go tensor by tensor from the file to their place, so
+that a model built on the meta device never exists twice.
 """
 
 from __future__ import annotations

@@ -102,9 +102,9 @@ class Policy(nn.Module, Generic[ConfigT]):
         self._queue.clear()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, the weights and what else belongs to the policy, in LeRobot's layout.
+        """Write `config.json` and the weights, in LeRobot's layout.
 
-        Processors are not part of a policy; whoever has them saves them beside it.
+        Processors and tokenizer are not part of a policy: `Pipeline.save` puts them beside it.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import builtins
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +18,9 @@ from vlakit.errors import ConfigError, did_you_mean
 from vlakit.features import ACTION, OBS_STATE, FeatureType, PolicyFeature
 
 CONFIG_FILE = "config.json"
+
+POLICIES: dict[str, tuple[str, str]] = {"eo1": ("vlakit.policies.eo1", "EO1")}
+"""`--policy.type` -> package and the prefix of its classes (EO1Policy, EO1Config)."""
 
 _ConfigT = TypeVar("_ConfigT", bound="PolicyConfig")
 
@@ -84,7 +89,7 @@ class PolicyConfig(draccus.ChoiceRegistry):
 
     @classmethod
     def from_json(
-        cls: type[_ConfigT], entries: Mapping[str, Any], *, source: str = CONFIG_FILE
+        cls: builtins.type[_ConfigT], entries: Mapping[str, Any], *, source: str = CONFIG_FILE
     ) -> _ConfigT:
         """Read the content of a `config.json`; missing keys take their defaults.
 
@@ -131,14 +136,18 @@ class PolicyConfig(draccus.ChoiceRegistry):
         return decode(self.__class__, entries, source="the overrides")
 
 
-def config_class(kind: str) -> type[PolicyConfig]:
+def register_configs() -> None:
+    """Import the configuration of every policy; no torch."""
+    for package, _ in POLICIES.values():
+        importlib.import_module(f"{package}.config")
+
+
+def config_class(kind: str) -> builtins.type[PolicyConfig]:
     """Return the configuration class of a policy type.
 
     Raises:
         ConfigError: when there is no such policy, with the nearest name.
     """
-    from vlakit.policies.registry import register_configs
-
     register_configs()
     choices = PolicyConfig.get_known_choices()
     if kind not in choices:

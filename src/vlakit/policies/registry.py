@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which policies there are, and where: one table of names, so that nothing loads before it is used."""
+"""From a policy type to its classes, loaded when they are asked for."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from typing import TYPE_CHECKING, Any
 from vlakit.checkpoints.hub import resolve
 from vlakit.checkpoints.pretrained import read_config
 from vlakit.errors import CheckpointError, ConfigError, did_you_mean
-from vlakit.policies.config import CONFIG_FILE, PolicyConfig
+from vlakit.policies.config import (
+    CONFIG_FILE,
+    POLICIES,
+    PolicyConfig,
+    config_class,
+    register_configs,
+)
+
+__all__ = [
+    "POLICIES",
+    "make_policy",
+    "make_processors",
+    "policy_class",
+    "read_policy_config",
+    "register_configs",
+]
 
 if TYPE_CHECKING:
     from vlakit.policies.base import Policy
-
-POLICIES: dict[str, tuple[str, str]] = {"eo1": ("vlakit.policies.eo1", "EO1")}
-"""`--policy.type` -> package and the prefix of its classes (EO1Policy, EO1Config)."""
-
-
-def register_configs() -> None:
-    """Import the configuration of every policy; no torch."""
-    for package, _ in POLICIES.values():
-        importlib.import_module(f"{package}.config")
 
 
 def policy_class(kind: str) -> type[Policy]:
@@ -46,8 +52,8 @@ def make_policy(
 ) -> Policy:
     """Return a policy with its weights.
 
-    The weights come from `config.pretrained_path` when it is set, else the backbone comes from where
-    the configuration says and everything else is initialised at random.
+    The weights come from `config.pretrained_path` when it is set; else the backbone comes from
+    where the configuration says, and everything else is initialised at random.
 
     Args:
         config: its settings win over those stored in the checkpoint.
@@ -80,8 +86,6 @@ def make_processors(
         stats: dataset statistics by feature, such as `stats["action"]["mean"]`.
         rename_map: names of the dataset to those of the policy.
     """
-    if config.type not in POLICIES:
-        policy_class(config.type)
     package, _ = POLICIES[config.type]
     make = importlib.import_module(f"{package}.processor").make_processors
     return make(config, stats, rename_map=rename_map)
@@ -105,6 +109,5 @@ def read_policy_config(
             f"{folder / CONFIG_FILE} has neither a policy 'type' nor a 'model_type' of "
             f"{', '.join(POLICIES)} (it says {kind!r}). Give a policy checkpoint."
         )
-    register_configs()
-    upstream: Any = PolicyConfig.get_known_choices()[kind]
+    upstream: Any = config_class(kind)
     return upstream.from_upstream(entries, source=str(path_or_repo_id))

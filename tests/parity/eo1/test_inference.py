@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""EO-1's stages and sampled chunks against LeRobot 0.6.1, in the order in which they are computed."""
+"""EO-1's stages and sampled chunks against LeRobot 0.6.1, in the order of computation."""
 
 from __future__ import annotations
 

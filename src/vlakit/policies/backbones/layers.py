@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building blocks of the transformers: norm, gated MLP, rotary embedding, attention."""
+"""Building blocks of the transformers: norm, gated MLP, rotary embedding."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlakit.errors import ConfigError, did_you_mean
-
-AttentionKind = Literal["sdpa", "eager", "flash_attention_2"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
@@ -94,67 +90,6 @@ def inverse_frequencies(count: int, theta: float, device: torch.device) -> Tenso
         2 * count
     )
     return 1.0 / theta**exponents
-
-
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    kind: AttentionKind,
-    mask: Tensor | None = None,
-    causal: bool = False,
-    dropout: float = 0.0,
-) -> Tensor:
-    """Scaled dot-product attention with grouped keys and values.
-
-    Args:
-        q: (batch, heads, queries, head_dim).
-        k: (batch, kv_heads, keys, head_dim); kv_heads divides heads.
-        v: like k.
-        kind: which implementation computes it.
-        mask: boolean, True where a query may look at a key; broadcastable to
-            (batch, 1, queries, keys). Excludes `causal`.
-        causal: key j is visible to query i when j <= i; needs as many keys as queries.
-        dropout: probability of dropping an attention weight.
-
-    Returns:
-        (batch, queries, heads * head_dim).
-    """
-    q, k = q.to(v.dtype), k.to(v.dtype)  # mixed precision leaves the rotated ones in float32
-    if kind == "flash_attention_2" and mask is None:
-        return _flash(q, k, v, causal=causal, dropout=dropout)
-    if kind == "eager":
-        out = _eager(q, k, v, mask=mask, causal=causal, dropout=dropout)
-    else:
-        grouped = q.shape[1] != k.shape[1]
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout, enable_gqa=grouped
-        )
-    return out.transpose(1, 2).flatten(2)
-
-
-def _eager(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool, dropout: float
-) -> Tensor:
-    repeats = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (batch, heads, queries, keys)
-    if causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
-    return F.dropout(weights, dropout) @ v
-
-
-def _flash(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, dropout: float) -> Tensor:
-    from flash_attn import flash_attn_func  # pyrefly: ignore[missing-import]
-
-    out = flash_attn_func(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), dropout_p=dropout, causal=causal
-    )
-    return out.flatten(2)
 
 
 def run_block(block: nn.Module, *args: object, recompute: bool) -> Tensor:

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-from vlakit.policies.backbones.layers import AttentionKind
+from vlakit.policies.backbones.attention import AttentionKind
+from vlakit.policies.backbones.layers import RMSNorm
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.backbones.qwen2_5_vl_text import TextModel
 from vlakit.policies.backbones.qwen2_5_vl_vision import VisionTower
@@ -68,15 +71,15 @@ class Qwen25VL(nn.Module):
             self.lm_head.apply(_initializer(self.sizes.text.initializer_range))
 
 
-def _initializer(std: float):
+def _initializer(std: float) -> Callable[[nn.Module], None]:
     """Return a function that fills one module: normal weights, zero biases, unit norms."""
 
     def initialize(module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Conv3d | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
-        elif hasattr(module, "eps"):
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
 
     return initialize

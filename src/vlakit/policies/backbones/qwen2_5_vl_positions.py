@@ -2,8 +2,8 @@
 """Positions on three axes (time, row, column) of a sequence of text and images.
 
 Text moves all three axes on by one. An image that starts at p spreads over rows p, p+1, ... and
-columns p, p+1, ...; the token after it stands at p + max(rows, columns). Padding stands at 0 and moves
-nothing. Source: Qwen2.5-VL technical report, multimodal rotary position embedding.
+columns p, p+1, ...; the token after it stands at p + max(rows, columns). Padding stands at 0 and
+moves nothing. Source: Qwen2.5-VL technical report, multimodal rotary position embedding.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vlakit.policies.attention_mask import causal_padding_mask
+from vlakit.policies.backbones.attention import AttentionKind, attend
 from vlakit.policies.backbones.kv_cache import KVCache
 from vlakit.policies.backbones.layers import (
-    AttentionKind,
     GatedMLP,
     RMSNorm,
-    attend,
     inverse_frequencies,
     rotate,
     run_block,
@@ -30,6 +30,8 @@ class Visibility:
     sin: Tensor
     mask: Tensor | None
     """(batch, 1, queries, keys), True where visible; None for plain causal attention."""
+    is_real: Tensor | None
+    """(batch, keys), for an implementation that takes no mask."""
     cache: KVCache | None
 
 
@@ -60,7 +62,8 @@ class TextAttention(nn.Module):
             v,
             kind=self.kind,
             mask=shared.mask,
-            causal=shared.mask is None,
+            is_real=shared.is_real,
+            causal=True,
             dropout=self.dropout if self.training else 0.0,
         )
         return self.o_proj(out)
@@ -93,7 +96,7 @@ class TextModel(nn.Module):
             TextLayer(sizes, kind, layer) for layer in range(sizes.num_hidden_layers)
         )
         self.norm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
-        self.sizes = sizes
+        self.sizes, self.kind = sizes, kind
         self.recompute_layers = False
         """Keep only layer inputs for the backward pass (gradient checkpointing)."""
 
@@ -102,7 +105,7 @@ class TextModel(nn.Module):
         embeddings: Tensor,
         positions: Tensor,
         *,
-        mask: Tensor | None = None,
+        is_real: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
         """Run the layers.
@@ -110,19 +113,29 @@ class TextModel(nn.Module):
         Args:
             embeddings: (batch, length, hidden_size).
             positions: (3, batch, length) time, row and column of each token.
-            mask: (batch, 1, length, keys), True where visible; None for plain causal attention.
+            is_real: (batch, keys), nonzero where a key, cached ones included, is not padding; None
+                for plain causal attention over all.
             cache: earlier keys and values, which the new ones join.
 
         Returns:
             (batch, length, hidden_size), after the final norm.
         """
         cos, sin = self._rotary(positions, embeddings.dtype)
-        shared = Visibility(cos, sin, mask, cache)
+        shared = Visibility(cos, sin, self._mask(is_real, embeddings, cache), is_real, cache)
         recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         x = embeddings
         for layer in self.layers:
             x = run_block(layer, x, shared, recompute=recompute)
         return self.norm(x)
+
+    def _mask(self, is_real: Tensor | None, x: Tensor, cache: KVCache | None) -> Tensor | None:
+        """Return the mask, built once for all layers, or None where the kernel needs none."""
+        earlier = cache.start if cache is not None else 0
+        if self.kind == "flash_attention_2" or (is_real is None and not earlier):
+            return None
+        if is_real is None:
+            is_real = torch.ones(1, earlier + x.shape[1], dtype=torch.bool, device=x.device)
+        return causal_padding_mask(is_real, x.shape[1])
 
     def new_cache(self, batch_size: int, length: int) -> KVCache:
         """Return an empty cache in the storage type and on the device of the weights."""

@@ -3,8 +3,8 @@
 
 Patches of one image arrive as the processor lays them: by rows of merged squares, and inside a
 square row by row. The tower reorders the squares so that every attention window is contiguous and
-windows of one size stand together; then windowed attention is a reshape, without any mask. All images
-of one grid shape are one batch. What this needs is a `GridPlan`, computed once per grid shape.
+windows of one size stand together; then windowed attention is a reshape, without any mask. All
+images of one grid shape are one batch. A `GridPlan` holds what this needs, once per grid shape.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlakit.policies.backbones.attention import AttentionKind, attend
 from vlakit.policies.backbones.layers import (
-    AttentionKind,
     GatedMLP,
     RMSNorm,
-    attend,
     inverse_frequencies,
     rotate,
     run_block,
@@ -140,7 +139,9 @@ class VisionAttention(nn.Module):
 
     def forward(self, x: Tensor, groups: list[ImageGroup], windowed: bool) -> Tensor:
         qkv = self.qkv(x).split([group.end - group.start for group in groups])
-        parts = [self._group(part, group, windowed) for part, group in zip(qkv, groups, strict=True)]
+        parts = [
+            self._group(part, group, windowed) for part, group in zip(qkv, groups, strict=True)
+        ]
         return self.proj(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     def _group(self, qkv: Tensor, group: ImageGroup, windowed: bool) -> Tensor:

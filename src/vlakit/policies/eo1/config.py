@@ -67,7 +67,7 @@ class EO1Config(PolicyConfig):
     supervise_padding_actions: bool = True
     """Include actions after the end of the episode in the loss."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Storage type of the backbone; auto takes the one of `vlm_config`. The flow head is float32."""
+    """Storage type of the backbone; auto takes `vlm_config`'s. The flow head is always float32."""
     force_fp32_autocast: bool = True
     """Keep the flow head out of mixed precision."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None

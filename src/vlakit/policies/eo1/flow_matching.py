@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 VelocityField = Callable[[Tensor, Tensor], Tensor]
-"""(x_t, time) -> v_t, shapes (batch, horizon, action_dim), (batch,), (batch, horizon, action_dim)."""
+"""(x_t, time) -> v_t: (batch, horizon, action_dim), (batch,) -> (batch, horizon, action_dim)."""
 
 
 def sample_time(

@@ -6,8 +6,8 @@
 
 The state replaces the embedding of its token, each noisy action (joined with its time) that of one
 action token. Attention is causal throughout, also inside the chunk, so the prefix is computed once
-per chunk and only the suffix is run again at every denoising step. The velocity is read at the action
-tokens. What follows the last action cannot reach it and is never computed.
+per chunk and only the suffix is run again at every denoising step. The velocity is read at the
+action tokens. What follows the last action cannot reach it and is never computed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.errors import ProcessingError
-from vlakit.policies.attention_mask import causal_padding_mask, has_left_padding
-from vlakit.policies.backbones.layers import AttentionKind, activation
+from vlakit.policies.attention_mask import has_left_padding
+from vlakit.policies.backbones.attention import AttentionKind
+from vlakit.policies.backbones.layers import activation
 from vlakit.policies.backbones.qwen2_5_vl import Qwen25VL
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.backbones.qwen2_5_vl_positions import multimodal_positions
@@ -129,7 +130,7 @@ class EO1Model(nn.Module):
         positions = self._positions(inputs, is_real)[:, :, :end]
         embeddings = _place(self._embed_prefix(inputs, end), columns, self._embed_suffix(x_t, time))
         hidden = self.vlm_backbone.model.language_model(
-            embeddings, positions, mask=_needed_mask(is_real[:, :end], columns)
+            embeddings, positions, is_real=_unless_invisible(is_real[:, :end], columns)
         )
         return self._velocity(_take(hidden, columns))
 
@@ -159,20 +160,19 @@ class EO1Model(nn.Module):
         language_model = self.vlm_backbone.model.language_model
         cache = language_model.new_cache(noise.shape[0], end)
         prefix = self._embed_prefix(inputs, first)
-        padded = has_left_padding(is_real)
+        visible = is_real if has_left_padding(is_real) else None
         language_model(
             prefix,
             positions[:, :, :first],
-            mask=causal_padding_mask(is_real[:, :first]) if padded else None,
+            is_real=None if visible is None else visible[:, :first],
             cache=cache,
         )
         cache.start = first
-        suffix_mask = causal_padding_mask(is_real if padded else is_real[:1], end - first)
         suffix_positions = positions[:, :, first:end]
 
         def velocity(x_t: Tensor, time: Tensor) -> Tensor:
             suffix = self._embed_suffix(x_t, time).to(prefix.dtype)
-            hidden = language_model(suffix, suffix_positions, mask=suffix_mask, cache=cache)
+            hidden = language_model(suffix, suffix_positions, is_real=visible, cache=cache)
             return self._velocity(hidden).to(x_t.dtype)
 
         return integrate(velocity, noise, num_steps)
@@ -206,7 +206,7 @@ class EO1Model(nn.Module):
         if int(is_image.sum()) != expected:
             raise ProcessingError(
                 f"the batch has {int(is_image.sum())} image tokens, but its images make "
-                f"{expected}. Use the preprocessor of this checkpoint, and do not truncate its text."
+                f"{expected}. Use the preprocessor of this checkpoint, and do not cut its text."
             )
         return multimodal_positions(is_image, is_real, grids)
 
@@ -259,15 +259,14 @@ def _output_projection(config: EO1Config, width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(width, config.max_action_dim))
 
 
-def _needed_mask(is_real: Tensor, columns: Tensor) -> Tensor | None:
-    """Return the attention mask, or None when plain causal attention gives the same velocity.
+def _unless_invisible(is_real: Tensor, columns: Tensor) -> Tensor | None:
+    """Return None when plain causal attention gives the same velocity without the padding mask.
 
     It does when no hidden token stands before a visible action token.
     """
     last = torch.where(is_real.gather(1, columns).bool(), columns, -1).amax(dim=1, keepdim=True)
     index = torch.arange(is_real.shape[1], device=is_real.device)
-    hides_something = ((is_real == 0) & (index < last)).any()
-    return causal_padding_mask(is_real) if bool(hides_something) else None
+    return is_real if bool(((is_real == 0) & (index < last)).any()) else None
 
 
 def _fill(embeddings: Tensor, where: Tensor, values: Tensor) -> Tensor:

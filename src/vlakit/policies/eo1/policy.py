@@ -38,8 +38,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class EO1Policy(Policy[EO1Config]):
     """EO-1.
 
-    `EO1Policy(config)` has random weights, drawn from torch's global generator; `from_backbone` starts
-    from a pretrained Qwen2.5-VL, `from_pretrained` from a policy checkpoint.
+    `EO1Policy(config)` has random weights, drawn from torch's global generator; `from_backbone`
+    starts from a pretrained Qwen2.5-VL, `from_pretrained` from a policy checkpoint.
     """
 
     def __init__(self, config: EO1Config, *, device: str | torch.device | None = None) -> None:
@@ -47,7 +47,8 @@ class EO1Policy(Policy[EO1Config]):
 
         Args:
             config: a `vlm_config` that is null is read from `vlm_base`.
-            device: where to build; 'meta' leaves the weights unallocated; None takes `config.device`.
+            device: where to build; 'meta' leaves the weights unallocated, None takes
+                `config.device`.
         """
         config = _complete(config)
         _check_attention(config)
@@ -222,7 +223,12 @@ class EO1Policy(Policy[EO1Config]):
         state = self._pad(require(batch, OBS_STATE), self.config.max_state_dim, OBS_STATE)
         keys = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
         tensors = {key: require(batch, key).to(self.device) for key in keys}
-        return EO1Inputs(**tensors, state=state.to(self.device), **ids)
+        return EO1Inputs(
+            **tensors,
+            state=state.to(self.device),
+            state_token_id=ids["state_token_id"],
+            action_token_id=ids["action_token_id"],
+        )
 
     def _pad(self, value: Tensor, width: int, name: str) -> Tensor:
         """Fill the last axis with zeros up to `width`."""

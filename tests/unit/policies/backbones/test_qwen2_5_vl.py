@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from vlakit.policies.attention_mask import causal_padding_mask
 from vlakit.policies.backbones.qwen2_5_vl import Qwen25VL
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.backbones.qwen2_5_vl_positions import multimodal_positions
@@ -100,7 +99,9 @@ def test_vision_tower_equals_transformers(grids: list[tuple[int, int, int]], kin
 def test_bfloat16_vision_tower_equals_transformers() -> None:
     ours, theirs = _pair(dtype=torch.bfloat16)
     patches, grid = _patches(MIXED)
-    expected = torch.cat(list(theirs.model.get_image_features(patches.bfloat16(), grid).pooler_output))
+    expected = torch.cat(
+        list(theirs.model.get_image_features(patches.bfloat16(), grid).pooler_output)
+    )
     assert _relative(ours.embed_images(patches, grid), expected) < 3e-2
 
 
@@ -122,7 +123,9 @@ def test_image_order_does_not_matter() -> None:
             assert _relative(ours.embed_images(part, row[None]), embedded) < 3e-6
 
 
-def _sequence(grids: list[list[tuple[int, int]]], lengths: list[int], side: str) -> dict[str, Tensor]:
+def _sequence(
+    grids: list[list[tuple[int, int]]], lengths: list[int], side: str
+) -> dict[str, Tensor]:
     """Return rows of text with images in them, padded on one side."""
     rows = []
     for row_grids, length in zip(grids, lengths, strict=True):
@@ -174,8 +177,7 @@ def test_language_model_equals_transformers(side: str, kind: str) -> None:
         attention_mask=batch["attention_mask"],
         use_cache=False,
     ).last_hidden_state
-    mask = causal_padding_mask(batch["attention_mask"])
-    own = ours.model.language_model(embeddings, positions, mask=mask)
+    own = ours.model.language_model(embeddings, positions, is_real=real)
     assert _relative(own[real], expected[real]) < 3e-6
     if side == "right":
         plain = ours.model.language_model(embeddings, positions)
@@ -201,9 +203,8 @@ def test_cached_suffix_equals_full_pass() -> None:
     cache = model.new_cache(batch_size=2, length=9)
     model(x[:, :6], positions[:, :, :6], cache=cache)
     cache.start = 6
-    mask = causal_padding_mask(torch.ones(2, 9), num_queries=3)
     for _ in range(2):  # the suffix may be run again in place
-        own = model(x[:, 6:], positions[:, :, 6:], mask=mask, cache=cache)
+        own = model(x[:, 6:], positions[:, :, 6:], cache=cache)
     assert _relative(own, model(x, positions)[:, 6:]) < 1e-6
 
 

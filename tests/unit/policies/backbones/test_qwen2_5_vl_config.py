@@ -51,7 +51,13 @@ FLAT_3B: dict[str, Any] = {
 
 def nested(**changes: Any) -> dict[str, Any]:
     """Return the same settings as transformers 5 writes them."""
-    outer = ("vision_config", "image_token_id", "tie_word_embeddings", "torch_dtype", "rope_scaling")
+    outer = (
+        "vision_config",
+        "image_token_id",
+        "tie_word_embeddings",
+        "torch_dtype",
+        "rope_scaling",
+    )
     text = {k: v for k, v in FLAT_3B.items() if k not in (*outer, "rope_theta")}
     text["rope_parameters"] = {
         "rope_type": "default",

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scaled dot-product attention: torch's kernel, plain matrix products, or flash_attn."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AttentionKind = Literal["sdpa", "eager", "flash_attention_2"]
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    kind: AttentionKind,
+    mask: Tensor | None = None,
+    is_real: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attend with grouped keys and values.
+
+    Args:
+        q: (batch, heads, queries, head_dim).
+        k: (batch, kv_heads, keys, head_dim); kv_heads divides heads.
+        v: like k.
+        kind: which implementation computes it. flash_attention_2 takes no mask.
+        mask: boolean, True where a query may look at a key; broadcastable to
+            (batch, 1, queries, keys). Takes the place of `causal`, and must where there are fewer
+            queries than keys.
+        is_real: (batch, keys), nonzero where a key is not padding; for flash_attention_2 only.
+        causal: the queries are the last positions, and none sees a later key.
+        dropout: probability of dropping an attention weight.
+
+    Returns:
+        (batch, queries, heads * head_dim).
+    """
+    q, k = q.to(v.dtype), k.to(v.dtype)  # mixed precision leaves the rotated ones in float32
+    if kind == "flash_attention_2":
+        return _flash(q, k, v, is_real=is_real, causal=causal, dropout=dropout)
+    causal = causal and mask is None
+    if kind == "eager":
+        out = _eager(q, k, v, mask=mask, causal=causal, dropout=dropout)
+    else:
+        grouped = q.shape[1] != k.shape[1]
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout, enable_gqa=grouped
+        )
+    return out.transpose(1, 2).flatten(2)
+
+
+def _eager(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool, dropout: float
+) -> Tensor:
+    repeats = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (batch, heads, queries, keys)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
+    return F.dropout(weights, dropout) @ v
+
+
+def _flash(
+    q: Tensor, k: Tensor, v: Tensor, *, is_real: Tensor | None, causal: bool, dropout: float
+) -> Tensor:
+    """Call flash_attn, whose layout is (batch, positions, heads, head_dim)."""
+    from flash_attn import flash_attn_func  # pyrefly: ignore[missing-import]
+
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if is_real is None:
+        return flash_attn_func(q, k, v, dropout_p=dropout, causal=causal).flatten(2)
+    return _flash_padded(q, k, v, is_real.bool(), causal, dropout)
+
+
+def _flash_padded(
+    q: Tensor, k: Tensor, v: Tensor, is_real: Tensor, causal: bool, dropout: float
+) -> Tensor:
+    """Pack the real positions of all rows, as flash_attn has no padding mask; padding gives 0."""
+    from flash_attn import flash_attn_varlen_func  # pyrefly: ignore[missing-import]
+
+    asks = is_real[:, -q.shape[1] :]
+    lengths_q, lengths_k = asks.sum(1, dtype=torch.int32), is_real.sum(1, dtype=torch.int32)
+    packed = flash_attn_varlen_func(
+        q[asks],
+        k[is_real],
+        v[is_real],
+        cu_seqlens_q=F.pad(lengths_q.cumsum(0, dtype=torch.int32), (1, 0)),
+        cu_seqlens_k=F.pad(lengths_k.cumsum(0, dtype=torch.int32), (1, 0)),
+        max_seqlen_q=int(lengths_q.max()),
+        max_seqlen_k=int(lengths_k.max()),
+        dropout_p=dropout,
+        causal=causal,
+    )
+    return torch.zeros_like(q).index_put((asks,), packed).flatten(2)
