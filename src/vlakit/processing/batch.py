@@ -59,16 +59,23 @@ def flat_batch(raw: Mapping[str, Any]) -> dict[str, Any]:
             "'task', or a tensor of actions."
         )
     batch = {
-        key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        key: _without_numpy(value)
         for key, value in raw.items()
         if key.startswith(OBS_PREFIX) or key in _KEPT_KEYS or "_is_pad" in key
     }
-    action = raw.get(ACTION)
-    batch[ACTION] = torch.from_numpy(action) if isinstance(action, np.ndarray) else action
+    batch[ACTION] = _without_numpy(raw.get(ACTION))
     for key, default in _DEFAULTS.items():
         batch[key] = raw.get(key, default)
     batch["info"] = raw.get("info", {})
     return batch
+
+
+def _without_numpy(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    # A flipped image has negative strides, a frame of a video reader may be read-only: copy those.
+    as_it_is = value.flags.writeable and all(stride >= 0 for stride in value.strides)
+    return torch.from_numpy(value if as_it_is else value.copy())
 
 
 class ToBatch(Step):

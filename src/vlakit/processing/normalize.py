@@ -21,6 +21,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,7 +82,7 @@ class _Scaling(Step):
 
     def _set_stats(self, stats: Stats) -> None:
         self.stats = {
-            name: {stat: torch.as_tensor(value).to(torch.float32) for stat, value in entry.items()}
+            name: {stat: _float32(value) for stat, value in entry.items()}
             for name, entry in stats.items()
         }
         self._cache: dict[tuple[str, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
@@ -210,6 +211,12 @@ class _Scaling(Step):
             if name == ACTION or name.startswith(OBS_PREFIX):
                 scaled[name] = self._scale(name, x)
         return scaled
+
+
+def _float32(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.to(torch.float32)
+    return torch.from_numpy(np.array(value, dtype=np.float32))
 
 
 class Normalizer(_Scaling):

@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
+from vlakit.checkpoints.hub import resolve
 from vlakit.errors import CheckpointError, ConfigError, DeviceError, ProcessingError, VlakitError
 from vlakit.policies.eo1.config import EO1Config
+from vlakit.policies.eo1.conversation import EO1_TOKENS
 from vlakit.policies.eo1.processor import make_processors
 from vlakit.processing import load_processors
+from vlakit.processing.text import copy_tokenizer
 
 CAMERA, STATE = "observation.images.top", "observation.state"
 STATS = {
@@ -186,6 +190,54 @@ def test_token_ids_that_disagree_with_the_checkpoint_are_refused(folder: Path) -
     edit_config(folder, vlm_config={"image_token_id": 7, "text_config": {"vocab_size": 2000}})
     with pytest.raises(CheckpointError, match=r"'<\|image_pad\|>' has id .* checkpoint says 7"):
         load_processors(folder)
+
+
+def test_a_tokenizer_listed_as_artifact_is_found(folder: Path) -> None:
+    (folder / "tokenizer").rename(folder / "text")
+    path = folder / "policy_preprocessor.json"
+    content = json.loads(path.read_text())
+    content["steps"][4]["config"]["processor_name"] = "text"
+    content["steps"][4]["artifacts"] = {"processor_name": "text"}
+    path.write_text(json.dumps(content))
+    assert "input_ids" in load_processors(folder)[0](raw())
+
+
+@pytest.fixture
+def upstream(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The layout of the EO-1 project: tokenizer beside the weights, ids stated, no pipelines."""
+    upstream = tmp_path_factory.mktemp("upstream")
+    copy_tokenizer(folder / "tokenizer", upstream)
+    first = 1328
+    tokenizer = Tokenizer.from_file(str(upstream / "tokenizer.json"))
+    tokenizer.add_special_tokens([*EO1_TOKENS[:2], "<|action_pass|>", *EO1_TOKENS[2:]])
+    tokenizer.save(str(upstream / "tokenizer.json"))
+    entries = json.loads((resolve("tiny-qwen2.5-vl") / "config.json").read_text())
+    entries |= {"model_type": "eo1", "action_chunk_size": 4, "max_action_dim": 8}
+    entries |= {"action_token_id": first + 1, "state_token_id": first + 5}
+    (upstream / "config.json").write_text(json.dumps(entries))
+    return upstream
+
+
+FEATURES = {
+    "input_features": {
+        CAMERA: {"type": "VISUAL", "shape": [3, 56, 56]},
+        STATE: {"type": "STATE", "shape": [2]},
+    },
+    "output_features": {"action": {"type": "ACTION", "shape": [1]}},
+}
+
+
+def test_upstream_checkpoints_keep_their_own_token_ids(upstream: Path) -> None:
+    preprocess, _ = load_processors(upstream, stats=STATS, device="cpu", **FEATURES)
+    batch = preprocess(raw())
+    assert (batch["action_token_id"], batch["state_token_id"]) == (1329, 1333)
+    assert (batch["input_ids"] == 1329).sum() == 2 * 4
+
+
+def test_upstream_token_ids_that_disagree_with_the_tokenizer_are_refused(upstream: Path) -> None:
+    edit_config(upstream, state_token_id=1332)
+    with pytest.raises(CheckpointError, match=r"'<\|state_pad\|>' has id 1333.*says 1332"):
+        load_processors(upstream, stats=STATS, device="cpu", **FEATURES)
 
 
 def test_a_device_that_is_not_there_is_an_error(

@@ -29,6 +29,14 @@ def test_numpy_arrays_become_tensors() -> None:
     assert isinstance(batch["action"], torch.Tensor)
 
 
+def test_flipped_and_read_only_arrays_are_taken() -> None:
+    frozen = np.arange(4.0)
+    frozen.flags.writeable = False
+    batch = flat_batch({"observation.state": frozen, "observation.x": np.arange(3.0)[::-1]})
+    assert batch["observation.state"].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert batch["observation.x"].tolist() == [2.0, 1.0, 0.0]
+
+
 def test_what_is_no_batch_is_refused() -> None:
     with pytest.raises(ProcessingError, match="a pipeline got list"):
         flat_batch([1, 2])  # type: ignore[arg-type]
