@@ -45,23 +45,34 @@ Prepare = Callable[[dict[str, Any]], dict[str, Any]]
 
 ACCEPTED_UNUSED_KEYS: dict[str, dict[str, str]] = {
     "TrainFlags": {
-        "accelerator": "0.6.2: the runtime of several devices",
-        "checkpoint_format": "0.6.2: the format of sharded checkpoints",
-        "checkpoint_path": "written by every version, set again when resuming",
-        "parallelism": "0.6.2: the layout of several devices",
+        "checkpoint_path": "every version; set again when resuming",
         "rabc_epsilon": "0.4.4 and 0.5: reward-weighted training",
         "rabc_head_mode": "0.4.4 and 0.5: reward-weighted training",
         "rabc_kappa": "0.4.4 and 0.5: reward-weighted training",
         "rabc_progress_path": "0.4.4 and 0.5: reward-weighted training",
-        "use_rabc": "0.4.4 and 0.5: reward-weighted training",
     },
     "EvalFlags": {"trust_remote_code": "0.6: environments whose code lies on the hub"},
-    "DatasetConfig": {"exclude_episodes": "0.6.2: episodes left out"},
+    "EvalConfig": {
+        "recording": "0.6: record rollouts as a dataset",
+        "recording_private": "0.6: record rollouts as a dataset",
+        "recording_repo_id": "0.6: record rollouts as a dataset",
+    },
     "EmaConfig": {
         "inv_gamma": "0.6.2: the decay's warm-up",
         "max_decay": "0.6.2: the decay's warm-up",
+        "max_value": "0.6.2: the decay's warm-up",
         "min_decay": "0.6.2: the decay's warm-up",
+        "min_value": "0.6.2: the decay's warm-up",
         "power": "0.6.2: the decay's warm-up",
+    },
+    "EnvConfig": {
+        "disable_env_checker": "every version",
+        "features": "every version",
+        "features_map": "every version",
+        "max_parallel_tasks": "every version",
+        "multitask_eval": "every version, Meta-World",
+        "obs_type": "every version",
+        "render_mode": "every version",
     },
     "PI0FastConfig": {"rtc_config": "0.4.2 and later: real-time chunking"},
 }

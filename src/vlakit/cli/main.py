@@ -40,9 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VlakitError as error:
         if show_traceback:
             raise
-        command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
-        reason = " ".join(str(error).split())
-        print(f"vlakit {command}: {reason}".replace(" :", ":"), file=sys.stderr)  # noqa: T201
+        name = f"vlakit {arguments[0]}" if arguments and arguments[0] in COMMANDS else "vlakit"
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)  # noqa: T201

@@ -30,6 +30,7 @@ from vlakit.training.schedule import zero_rate_notice
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vlakit.policies.config import PolicyConfig
     from vlakit.training.trainer import Rollouts, Trainer
 
 SUMMARY = (
@@ -42,7 +43,6 @@ OWN_CONFIG = "vlakit_config.json"
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    register_configs()
     train(read_flags(argv))
     return 0
 
@@ -53,6 +53,7 @@ def read_flags(argv: Sequence[str]) -> TrainFlags:
     Raises:
         ConfigError: Something in them cannot work.
     """
+    register_configs()
     arguments, config_file = _with_config_file(argv)
     checkpoint = config_file.parent if config_file and config_file.name == TRAIN_CONFIG else None
 
@@ -137,7 +138,7 @@ def make_trainer(
     flags = dataclasses.replace(flags, policy=policy.config, seed=seed)
     output_dir = flags.output_path(datetime.now())
     if rollouts is None and flags.env is not None and flags.env_eval_freq > 0:
-        rollouts = _simulator_rollouts(flags, output_dir)
+        rollouts = _simulator_rollouts(flags, config, output_dir)
     trainer = Trainer(
         flags, policy, processors, data, output_dir, rollouts=rollouts, console=console
     )
@@ -225,8 +226,8 @@ def _with_presets(flags: TrainFlags) -> TrainFlags:
                 policy_flags = "scheduler_decay_steps=... (and the other --policy.scheduler_*)"
             raise ConfigError(
                 f"--{name}.{change} would be ignored, as --use_policy_training_preset is true: "
-                f"give --policy.{policy_flags} instead, or --use_policy_training_preset=false with both "
-                "--optimizer.type and --scheduler.type."
+                f"give --policy.{policy_flags} instead, or --use_policy_training_preset=false with "
+                "both --optimizer.type and --scheduler.type."
             )
     return dataclasses.replace(flags, **presets)
 
@@ -255,10 +256,17 @@ def _announce(flags: TrainFlags, console: Console) -> None:
     )
 
 
-def _simulator_rollouts(flags: TrainFlags, output_dir: Path) -> Rollouts:
-    """Return in-training evaluation in the simulator of `--env`."""
-    from vlakit.cli.evaluate import training_rollouts
+def _simulator_rollouts(flags: TrainFlags, config: PolicyConfig, output_dir: Path) -> Rollouts:
+    """Return in-training evaluation in the simulator of `--env`.
 
+    Raises:
+        VlakitError: The simulator's cameras, state or action are not the policy's.
+    """
+    from vlakit.cli.evaluate import training_rollouts
+    from vlakit.evaluation.planner import check_fit
+
+    assert flags.env is not None
+    check_fit(config, flags.env, flags.rename_map)
     return training_rollouts(flags, output_dir)
 
 

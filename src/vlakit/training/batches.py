@@ -51,9 +51,9 @@ class BatchReader(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, numbered: Numbered) -> Batch:
+    def __getitem__(self, index: Numbered) -> Batch:
         """Return the batch of a step: tensors (batch, ...), text as lists."""
-        step, indices = numbered
+        step, indices = index
         batch = self.dataset.get_batch(indices)
         if self.transforms is None:
             return batch

@@ -31,7 +31,7 @@ class EvalConfig:
     n_episodes: int = 50
     """Rollouts per task."""
     batch_size: int = 0
-    """Environments run at once; 0 takes 0.7 per CPU core, at most n_episodes and 64."""
+    """Environments at once; 0 is two per core, at most 64. Outcomes do not depend on it."""
     use_async_envs: bool = True
     """Each environment in a process of its own: always so here; results do not depend on it."""
     recording: bool = False
@@ -146,7 +146,7 @@ class TrainFlags:
     wandb: WandBConfig = field(default_factory=WandBConfig)
     """Weights & Biases."""
     rename_map: dict[str, str] = field(default_factory=dict)
-    """From the dataset's names to the policy's, e.g. {"observation.image": "observation.images.top"}."""
+    """Dataset's names to the policy's, as {"observation.image": "observation.images.top"}."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """Moving average of the weights (LeRobot 0.6.2's flags)."""
 
@@ -156,6 +156,10 @@ class TrainFlags:
             raise ConfigError(
                 "no policy is given: add --policy.type=eo1 for a new one or "
                 "--policy.path=<checkpoint> to start from one."
+            )
+        if self.policy.use_peft:
+            raise ConfigError(
+                "--policy.use_peft=true is not supported yet: give a checkpoint with whole weights."
             )
         if self.eval_steps > 0 and self.dataset.eval_split == 0.0:
             raise ConfigError(
@@ -200,7 +204,7 @@ def split_by_reader(flags: TrainFlags) -> tuple[dict[str, Any], dict[str, Any]]:
     shared = encode(flags)
     own: dict[str, Any] = {}
     for name in OWN_KEYS:
-        _move(shared, own, name.split("."))
+        _move(shared, own, list(name.split(".")))
     if shared["env"] is not None:
         own["env"] = shared["env"]
         shared["env"] = {key: own["env"][key] for key in SHARED_ENV_KEYS if key in own["env"]}

@@ -38,6 +38,7 @@ NOT_BUILT: dict[str, Any] = {
     "save_checkpoint_to_hub": False,
     "sample_weighting": None,
     "reward_model": None,
+    "use_rabc": False,
     "checkpoint_format": "safetensors",
     "dataset.repo_type": "dataset",
     "dataset.depth_output_unit": "mm",

@@ -71,7 +71,7 @@ class SGDConfig(OptimizerConfig):
 class SchedulerConfig(draccus.ChoiceRegistry):
     """What every schedule has."""
 
-    num_warmup_steps: int = 0
+    num_warmup_steps: int
     """Steps over which the learning rate rises."""
 
 

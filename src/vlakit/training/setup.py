@@ -115,8 +115,8 @@ def held_out_split(
     train, held_out = split_episodes([meta.episodes.tasks[e] for e in chosen], eval_split)
     if not held_out:
         raise ConfigError(
-            f"--dataset.eval_split={eval_split} holds nothing out: every task has one episode only; "
-            "leave the flag out."
+            f"--dataset.eval_split={eval_split} holds nothing out: every task has one episode "
+            "only; leave the flag out."
         )
     return [chosen[i] for i in train], [chosen[i] for i in held_out]
 

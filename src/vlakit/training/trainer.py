@@ -236,8 +236,12 @@ class Trainer:
         return total / count
 
     def _roll_out(self, rollouts: Rollouts) -> dict[str, Any]:
-        with _kept_random_state(), self._evaluating():
-            return rollouts(self.policy, self.preprocess, self.postprocess, self.done)
+        self.progress.stop()  # rollouts have a bar of their own
+        try:
+            with _kept_random_state(), self._evaluating():
+                return rollouts(self.policy, self.preprocess, self.postprocess, self.done)
+        finally:
+            self.progress.start()
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
