@@ -70,7 +70,7 @@ def record(root: Path, features: dict[str, dict[str, Any]] | None = None, **sett
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording nobody changes; data and videos lie in several files."""
     root = tmp_path_factory.mktemp("recorded") / "toy"
-    return record(root, data_files_size_in_mb=0.02, video_files_size_in_mb=0.02)
+    return record(root, data_files_size_in_mb=0.004, video_files_size_in_mb=0.004)
 
 
 @pytest.fixture
