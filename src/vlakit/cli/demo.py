@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from vlakit.config import parse_flags
+from vlakit.environments.config import EnvConfig
 from vlakit.errors import ConfigError
 
 _MARKER = "demo.json"
@@ -53,6 +54,14 @@ class DemoFlags:
         for name in ("episodes", "steps", "batch_size", "n_episodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name}={getattr(self, name)} must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EnvFlags:
+    """The simulator alone, to film its expert."""
+
+    env: EnvConfig
+    """The simulator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,14 +342,9 @@ def _videos(flags: DemoFlags, conditions: Sequence[Condition], task: str) -> lis
 
 
 def _film_expert(flags: DemoFlags, task: str, seed: int, path: Path) -> None:
-    from vlakit.environments.config import EnvConfig
     from vlakit.evaluation.video import VideoFile
 
-    @dataclass(frozen=True, kw_only=True)
-    class EnvFlags:
-        env: EnvConfig
-
-    config = parse_flags(EnvFlags, _env_flags(task), prog="vlakit demo").env
+    config = parse_flags(_EnvFlags, _env_flags(task), prog="vlakit demo").env
     environment = config.make(task)
     video = VideoFile(path, config.fps)
     environment.reset(seed)
