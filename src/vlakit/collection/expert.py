@@ -11,7 +11,8 @@ import json
 import select
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,9 @@ def collect(config: CollectConfig, *, console: Console | None = None) -> Collect
     )
     root = Path(writer.root)
     try:
-        with writer, _progress(console) as progress:
+        with writer, closing(ExpertPool(config)) as pool, _progress(console) as progress:
             for summary in summaries:
-                _collect_task(config, summary, writer, progress)
+                _collect_task(config, summary, pool.episodes(summary.task), writer, progress)
     except VlakitError:
         shutil.rmtree(root, ignore_errors=True)
         raise
@@ -106,57 +107,64 @@ def collect(config: CollectConfig, *, console: Console | None = None) -> Collect
     return CollectionSummary(root, summaries, time.monotonic() - started)
 
 
-def expert_episodes(
-    config: CollectConfig, task: str, *, num_workers: int
-) -> Generator[ExpertEpisode]:
-    """Yield attempts in the order of their seeds, without end; close it to stop the workers."""
-    workers: list[EnvironmentWorker] = []
-    running: dict[EnvironmentWorker, int] = {}
-    ready: dict[int, ExpertEpisode] = {}
-    next_seed = wanted = config.seed
-    try:
-        workers.extend(EnvironmentWorker(config.env, task) for _ in range(num_workers))
+class ExpertPool:
+    """Worker processes that let the expert act, one seed each, several seeds ahead."""
+
+    def __init__(self, config: CollectConfig) -> None:
+        self._config = config
+        num_workers = min(config.num_workers or available_cores(), config.episodes)
+        self._workers = [EnvironmentWorker(config.env) for _ in range(num_workers)]
+        self._running: dict[EnvironmentWorker, int] = {}
+
+    def episodes(self, task: str) -> Iterator[ExpertEpisode]:
+        """Yield the attempts at a task in the order of their seeds, without end."""
+        for worker in self._workers:
+            if worker in self._running:
+                worker.receive()  # an attempt at the task before, which nobody waits for
+            worker.set_task(task)
+        self._running.clear()
+        ready: dict[int, ExpertEpisode] = {}
+        next_seed = wanted = self._config.seed
         while True:
-            for worker in workers:
+            for worker in self._workers:
                 # Running far ahead would only fill the memory with pictures.
-                if worker not in running and next_seed < wanted + 2 * num_workers:
-                    worker.send(_demonstrate(config, next_seed))
-                    running[worker] = next_seed
+                is_near = next_seed < wanted + 2 * len(self._workers)
+                if worker not in self._running and is_near:
+                    worker.send(_demonstrate(self._config, next_seed))
+                    self._running[worker] = next_seed
                     next_seed += 1
-            for worker in select.select(list(running), [], [])[0]:
-                seed = running.pop(worker)
+            for worker in select.select(list(self._running), [], [])[0]:
+                seed = self._running.pop(worker)
                 reply = worker.receive()
                 ready[seed] = ExpertEpisode(**reply.fields, frames=dict(reply.arrays))
             while wanted in ready:
                 yield ready.pop(wanted)
                 wanted += 1
-    finally:
-        close_all(workers)
+
+    def close(self) -> None:
+        """End the workers."""
+        close_all(self._workers)
 
 
 def _collect_task(
-    config: CollectConfig, summary: TaskSummary, writer: LeRobotDatasetWriter, progress: Progress
+    config: CollectConfig,
+    summary: TaskSummary,
+    episodes: Iterator[ExpertEpisode],
+    writer: LeRobotDatasetWriter,
+    progress: Progress,
 ) -> None:
     bar = progress.add_task(summary.task, total=config.episodes, failed=0)
-    num_workers = min(config.num_workers or available_cores(), config.episodes)
-    episodes = expert_episodes(config, summary.task, num_workers=num_workers)
-    try:
-        for episode in episodes:
-            if episode.success:
-                _save(writer, episode, summary.instruction)
-                summary.kept_seeds.append(episode.seed)
-                summary.num_steps.append(episode.num_steps)
-                summary.num_frames += episode.num_steps
-            else:
-                summary.failed_seeds.append(episode.seed)
-                _check_failures(config, summary)
-            progress.update(
-                bar, completed=len(summary.kept_seeds), failed=len(summary.failed_seeds)
-            )
-            if len(summary.kept_seeds) == config.episodes:
-                return
-    finally:
-        episodes.close()
+    while len(summary.kept_seeds) < config.episodes:
+        episode = next(episodes)
+        if episode.success:
+            _save(writer, episode, summary.instruction)
+            summary.kept_seeds.append(episode.seed)
+            summary.num_steps.append(episode.num_steps)
+            summary.num_frames += episode.num_steps
+        else:
+            summary.failed_seeds.append(episode.seed)
+            _check_failures(config, summary)
+        progress.update(bar, completed=len(summary.kept_seeds), failed=len(summary.failed_seeds))
 
 
 def _save(writer: LeRobotDatasetWriter, episode: ExpertEpisode, instruction: str) -> None:

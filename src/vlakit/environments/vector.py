@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several environments of one task side by side, each on its own episode."""
+"""Several environments side by side, each on its own episode."""
 
 from __future__ import annotations
 
@@ -23,25 +23,23 @@ class VectorEnvironment:
 
     Args:
         config: The simulator's settings.
-        task: One task name.
         num_envs: How many.
         use_processes: One worker process each; False keeps them in this process, one after another.
 
     Raises:
-        SimulatorError: A simulator cannot start.
+        SimulatorError: From any request: a simulator cannot start or go on.
     """
 
-    def __init__(
-        self, config: EnvConfig, task: str, *, num_envs: int, use_processes: bool = True
-    ) -> None:
+    def __init__(self, config: EnvConfig, *, num_envs: int, use_processes: bool = True) -> None:
         make = EnvironmentWorker if use_processes else LocalEnvironment
-        self.slots: list[EnvironmentWorker | LocalEnvironment] = []
-        try:
-            for _ in range(num_envs):
-                self.slots.append(make(config, task))
-        except BaseException:
-            self.close()
-            raise
+        self.slots: list[EnvironmentWorker | LocalEnvironment] = [
+            make(config) for _ in range(num_envs)
+        ]
+
+    def set_task(self, task: str) -> None:
+        """Put every slot on a task; comes before the first episode."""
+        for slot in self.slots:
+            slot.set_task(task)
 
     def reset(self, seeds: Mapping[int, int], *, film: Sequence[int] = ()) -> dict[int, Message]:
         """Start episodes: slot -> seed. Returns slot -> first observation (and picture)."""

@@ -23,26 +23,29 @@ from vlakit.errors import SimulatorError, VlakitError
 
 TIMEOUT_S = 600.0
 """A worker that says nothing for this long counts as hung."""
+START = "start"
+"""Request that builds the environment of a task."""
 CLOSE_TIMEOUT_S = 5.0
 TAIL_LINES = 3
 TAIL_BYTES = 2000
 
 
 class EnvironmentWorker:
-    """The parent's end of a worker process.
+    """The parent's end of a worker process; takes requests after `set_task`.
 
     Args:
         config: The simulator's settings.
-        task: One task name.
         timeout_s: How long a reply may take.
 
     Raises:
         SimulatorError: From `receive`: the worker died, hangs, or its simulator cannot go on.
     """
 
-    def __init__(self, config: EnvConfig, task: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._name = f"--env.type={config.type} --env.task={task}"
+    def __init__(self, config: EnvConfig, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._config = config
+        self._task = ""
         self._timeout_s = timeout_s
+        self._num_unread_starts = 0
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         # A worker steps one small world: more threads only take the cores from the others.
@@ -60,12 +63,17 @@ class EnvironmentWorker:
         self._to_worker, self._from_worker = self._process.stdin, self._process.stdout
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._from_worker, selectors.EVENT_READ)
-        self.send(Message({"config": encode_config(config), "task": task}))
-        self._is_ready = False
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when a reply arrives."""
         return self._from_worker.fileno()
+
+    def set_task(self, task: str) -> None:
+        """Build the environment of a task, in the place of the one before; does not wait."""
+        self._task = task
+        self._num_unread_starts += 1
+        fields = {"command": START, "config": encode_config(self._config), "task": task}
+        self.send(Message(fields))
 
     def send(self, request: Message) -> None:
         """Send a request without waiting for its reply."""
@@ -77,8 +85,8 @@ class EnvironmentWorker:
 
     def receive(self) -> Message:
         """Wait for the reply to the oldest request."""
-        if not self._is_ready:
-            self._is_ready = True
+        while self._num_unread_starts:
+            self._num_unread_starts -= 1
             self._receive_one()
         return self._receive_one()
 
@@ -130,17 +138,23 @@ class EnvironmentWorker:
         tail = " | ".join([line.strip() for line in lines if line.strip()][-TAIL_LINES:])
         what = f"gave no reply for {self._timeout_s:g} s" if is_hung else f"ended with code {code}"
         return SimulatorError(
-            f"The worker process of {self._name} {what}, expected a reply. Its last words: "
-            f"{tail or '(none)'}"
+            f"The worker process of --env.type={self._config.type} --env.task={self._task} {what}, "
+            f"expected a reply. Its last words: {tail or '(none)'}"
         )
 
 
 class LocalEnvironment:
     """The same interface without a process: requests are answered when the reply is asked for."""
 
-    def __init__(self, config: EnvConfig, task: str) -> None:
-        self._session = EnvironmentSession(config, task)
+    def __init__(self, config: EnvConfig) -> None:
+        self._config = config
+        self._session: EnvironmentSession | None = None
         self._requests: list[Message] = []
+
+    def set_task(self, task: str) -> None:
+        """Build the environment of a task, in the place of the one before."""
+        self.close()
+        self._session = EnvironmentSession(self._config, task)
 
     def send(self, request: Message) -> None:
         """Keep a request."""
@@ -148,6 +162,7 @@ class LocalEnvironment:
 
     def receive(self) -> Message:
         """Answer the oldest request."""
+        assert self._session is not None, "set_task comes first"
         return self._session.answer(self._requests.pop(0))
 
     def stop(self) -> None:
@@ -155,7 +170,9 @@ class LocalEnvironment:
 
     def close(self) -> None:
         """Free the simulator."""
-        self._session.close()
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
 
 def close_all(environments: Sequence[EnvironmentWorker | LocalEnvironment]) -> None:
@@ -189,11 +206,14 @@ def serve(requests: IO[bytes], replies: int) -> None:
         while True:
             request = decode_message(read)
             try:
-                if session is None:
-                    fields = request.fields
-                    session = EnvironmentSession(decode_config(fields["config"]), fields["task"])
-                    reply(Message({"ready": True}))
+                if request.fields["command"] == START:
+                    if session is not None:
+                        session.close()
+                    config = decode_config(request.fields["config"])
+                    session = EnvironmentSession(config, request.fields["task"])
+                    reply(Message({}))
                 else:
+                    assert session is not None, "set_task comes first"
                     reply(session.answer(request))
             except VlakitError as error:
                 reply(Message({"error": str(error)}))

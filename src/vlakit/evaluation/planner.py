@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from vlakit.environments.base import EnvConfig
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, did_you_mean
 from vlakit.evaluation.config import EvalConfig
 from vlakit.evaluation.results import EvaluationResult
 from vlakit.evaluation.rollout import EpisodeMemory, evaluate
@@ -123,8 +124,13 @@ def check_fit(config: PolicyConfig, env: EnvConfig, rename_map: Mapping[str, str
         ConfigError: State or action have another number of dimensions.
     """
     given = policy_features(env.features())
-    observed = rename_keys({name: f for name, f in given.items() if name != ACTION}, rename_map)
-    check_cameras(observed, list(config.image_features))
+    observed = _renamed(given, rename_map)
+    if any(name not in observed for name in config.image_features):
+        check_cameras(given, list(config.image_features))
+        raise ConfigError(
+            f"--rename_map={json.dumps(dict(rename_map))} takes away cameras that the checkpoint "
+            f"needs, {list(config.image_features)}: leave it out, the names fit without it."
+        )
     for name, wanted, found in (
         (OBS_STATE, config.state_feature, observed.get(OBS_STATE)),
         (ACTION, config.action_feature, given.get(ACTION)),
@@ -135,6 +141,19 @@ def check_fit(config: PolicyConfig, env: EnvConfig, rename_map: Mapping[str, str
         if observed[name].shape != wanted.shape:
             notes.append(_size_note(name, wanted.shape, observed[name].shape))
     return notes
+
+
+def _renamed(
+    given: Mapping[str, PolicyFeature], rename_map: Mapping[str, str]
+) -> dict[str, PolicyFeature]:
+    observations = {name: feature for name, feature in given.items() if name != ACTION}
+    for name in rename_map:
+        if name not in observations:
+            raise ConfigError(
+                f"--rename_map has {name!r}, but the environment gives {list(observations)}: give "
+                f"names of the environment on the left.{did_you_mean(name, observations)}"
+            )
+    return rename_keys(observations, rename_map)
 
 
 def _check_vector(

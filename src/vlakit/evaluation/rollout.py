@@ -11,9 +11,10 @@ many environments run side by side.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -98,8 +100,17 @@ def evaluate(
     started = time.monotonic()
     console = console or Console(stderr=True)
     results = []
-    with _progress(console) as progress:
-        for entry in env_config.task_list():
+    entries = env_config.task_list()
+    with (
+        VectorEnvironment(
+            env_config,
+            num_envs=eval_config.num_envs(available_cores()),
+            use_processes=eval_config.use_async_envs,
+        ) as envs,
+        _progress(console) as progress,
+    ):
+        for entry in entries:
+            envs.set_task(entry.name)
             rollouts = TaskRollouts(
                 planner=planner,
                 eval_config=eval_config,
@@ -109,15 +120,7 @@ def evaluate(
                 video_dir=video_dir and video_dir / f"{entry.group}_{entry.task_id}",
             )
             bar = progress.add_task(entry.name, total=eval_config.n_episodes, successes=0)
-            with VectorEnvironment(
-                env_config,
-                entry.name,
-                num_envs=eval_config.num_envs(available_cores()),
-                use_processes=eval_config.use_async_envs,
-            ) as envs:
-                episodes = rollouts.run(envs, lambda done, good, bar=bar: progress.update(
-                    bar, completed=done, successes=good
-                ))  # fmt: skip
+            episodes = rollouts.run(envs, partial(_show, progress, bar))
             results.append(TaskResult(entry, rollouts.instruction, episodes))
     settings = {
         "seed": seed,
@@ -125,12 +128,6 @@ def evaluate(
         "env": {"type": env_config.type, "task": env_config.task},
     }
     return EvaluationResult(results, time.monotonic() - started, settings)
-
-
-class OnProgress(Protocol):
-    """Called with the number of finished and of successful rollouts."""
-
-    def __call__(self, done: int, good: int) -> None: ...
 
 
 @dataclass
@@ -155,8 +152,15 @@ class TaskRollouts:
     video_dir: Path | None = None
     _running: dict[int, _Running] = field(default_factory=dict, init=False)
 
-    def run(self, envs: VectorEnvironment, on_progress: OnProgress) -> list[EpisodeResult]:
-        """Return one result per seed, in order."""
+    def run(
+        self, envs: VectorEnvironment, on_progress: Callable[[int, int], None]
+    ) -> list[EpisodeResult]:
+        """Return one result per seed, in order.
+
+        Args:
+            envs: Set to the task.
+            on_progress: Called with the number of finished and of successful rollouts.
+        """
         results = [
             EpisodeResult(self.first_seed + index) for index in range(self.eval_config.n_episodes)
         ]
@@ -250,6 +254,10 @@ def _check_finite(chunk: NDArray[np.float32], memory: EpisodeMemory) -> None:
 def _instruction(entry: TaskEntry, env_config: EnvConfig, eval_config: EvalConfig) -> str:
     given = eval_config.instructions.get(entry.name, eval_config.instruction)
     return env_config.instruction(entry.name) if given is None else given
+
+
+def _show(progress: Progress, bar: TaskID, done: int, good: int) -> None:
+    progress.update(bar, completed=done, successes=good)
 
 
 def _progress(console: Console) -> Progress:
