@@ -262,5 +262,7 @@ class VisionTower(nn.Module):
     def _plan(self, grid: Grid, device: torch.device) -> GridPlan:
         key = (grid, device)
         if key not in self._plans:
-            self._plans[key] = plan_grid(grid, self.sizes, device)
+            # A plan made while predicting is used in training too, where autograd keeps it.
+            with torch.inference_mode(False):
+                self._plans[key] = plan_grid(grid, self.sizes, device)
         return self._plans[key]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All kernels compute the same attention."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlakit.policies.attention_mask import causal_padding_mask
+from vlakit.policies.backbones.attention import attend
+
+
+def _tensors(queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.randn(2, 4, queries, 8), torch.randn(2, 2, keys, 8), torch.randn(2, 2, keys, 8)
+
+
+def test_sdpa_equals_eager() -> None:
+    q, k, v = _tensors(5, 5)
+    mask = causal_padding_mask(torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]]))
+    for arguments in ({"causal": True}, {"mask": mask}, {}):
+        ours, plain = (attend(q, k, v, kind=kind, **arguments) for kind in ("sdpa", "eager"))
+        torch.testing.assert_close(ours, plain)
+        assert ours.shape == (2, 5, 32)
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """What flash_attn documents: (batch, positions, heads, size), causal from the last key back."""
+    mask = None
+    if causal:
+        offset = k.shape[1] - q.shape[1]
+        mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(offset)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    return out.transpose(1, 2)
+
+
+@pytest.fixture
+def fake_flash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flash_attn with the published signatures, computed by torch."""
+    module = ModuleType("flash_attn")
+
+    def func(q: Tensor, k: Tensor, v: Tensor, dropout_p: float, causal: bool) -> Tensor:
+        assert dropout_p == 0.0
+        return _reference(q, k, v, causal)
+
+    def varlen(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cu_seqlens_q: Tensor,
+        cu_seqlens_k: Tensor,
+        max_seqlen_q: int,
+        max_seqlen_k: int,
+        dropout_p: float,
+        causal: bool,
+    ) -> Tensor:
+        assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+        assert int(cu_seqlens_q.diff().max()) == max_seqlen_q
+        assert int(cu_seqlens_k.diff().max()) == max_seqlen_k
+        rows = zip(
+            q.split(cu_seqlens_q.diff().tolist()),
+            k.split(cu_seqlens_k.diff().tolist()),
+            v.split(cu_seqlens_k.diff().tolist()),
+            strict=True,
+        )
+        return torch.cat([_reference(*(x[None] for x in row), causal)[0] for row in rows])
+
+    module.flash_attn_func = func  # type: ignore[attr-defined]
+    module.flash_attn_varlen_func = varlen  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", module)
+
+
+@pytest.mark.usefixtures("fake_flash")
+@pytest.mark.parametrize("queries", [6, 2])
+@pytest.mark.parametrize("padded", [True, False])
+def test_flash_attention_equals_sdpa(queries: int, padded: bool) -> None:
+    q, k, v = _tensors(queries, 6)
+    is_real = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    if not padded:
+        is_real = torch.ones_like(is_real)
+    own = attend(
+        q, k, v, kind="flash_attention_2", is_real=is_real if padded else None, causal=True
+    )
+    expected = attend(q, k, v, kind="sdpa", mask=causal_padding_mask(is_real, queries))
+    asks = is_real[:, -queries:].bool()
+    torch.testing.assert_close(own[asks], expected[asks])

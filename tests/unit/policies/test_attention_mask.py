@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks: causal, without padding, and never a row that sees nothing."""
+
+from __future__ import annotations
+
+import torch
+
+from vlakit.policies.attention_mask import causal_padding_mask, has_left_padding
+
+
+def test_real_tokens_see_earlier_real_tokens_and_padding_only_itself() -> None:
+    mask = causal_padding_mask(torch.tensor([[0, 1, 1]]))
+    assert mask.tolist() == [[[[True, False, False], [False, True, False], [False, True, True]]]]
+
+
+def test_last_queries_are_the_last_rows() -> None:
+    is_real = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    assert causal_padding_mask(is_real, 2).equal(causal_padding_mask(is_real)[:, :, 3:])
+
+
+def test_left_padding_is_told_from_right_padding() -> None:
+    assert has_left_padding(torch.tensor([[1, 1], [0, 1]]))
+    assert not has_left_padding(torch.tensor([[1, 1], [1, 0]]))
