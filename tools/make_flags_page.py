@@ -105,9 +105,11 @@ def differences() -> list[str]:
             problems.append(f"--{name} is not LeRobot's: say why in OURS")
         elif name in lerobot and default != lerobot[name] and name not in OTHER_DEFAULT:
             problems.append(f"--{name} is {default!r}, LeRobot has {lerobot[name]!r}")
-    for name in lerobot:
-        if name not in mine and name not in built_later and name not in THEIRS:
-            problems.append(f"--{name} of LeRobot is missing: build it or say why in THEIRS")
+    problems += [
+        f"--{name} of LeRobot is missing: build it or say why in THEIRS"
+        for name in lerobot
+        if name not in mine and name not in built_later and name not in THEIRS
+    ]
     stale = [n for n in OTHER_DEFAULT if mine[n].default == lerobot[n]]
     stale += [n for n in OURS if n not in mine or n in lerobot]
     stale += [n for n in THEIRS if n in mine or n not in lerobot]
@@ -121,8 +123,8 @@ def page() -> str:
         "# Flags",
         "",
         "Flags are `--name=value` or `--name value`. Booleans need a value, lists and dictionaries "
-        "are JSON, `null` means none. `--config_path=FILE` reads the same names from a YAML or JSON "
-        "file; flags win over it. `--help` shows the flags of a command, together with those of the "
+        "are JSON, `null` means none. `--config_path=FILE` reads the same names from a YAML or "
+        "JSON file; flags win over it. `--help` shows the flags of a command, with those of the "
         "types given (`--policy.type=eo1 --env.type=metaworld`); `--debug` shows the traceback of "
         "an error.",
         "",
@@ -157,7 +159,9 @@ def _group(flag: Flag) -> str:
 
 def _row(flag: Flag, *, compare: bool) -> str:
     kind = ", ".join(flag.choices) if flag.choices else flag.type_name
-    default = "required" if flag.is_required else "" if flag.default is None else shown(flag.default)
+    default = (
+        "required" if flag.is_required else "" if flag.default is None else shown(flag.default)
+    )
     cells = [f"`--{flag.name}`", kind, f"`{default}`" if default else "", flag.help]
     if compare:
         cells.append(_note(flag.name))
@@ -175,7 +179,13 @@ def _lists() -> list[str]:
     lines += ["Accepted at this value only; any other is an error, never ignored.", ""]
     lines += ["| flag | value |", "| --- | --- |"]
     lines += [f"| `--{name}` | `{json.dumps(value)}` |" for name, value in not_built().items()]
-    lines += ["", "### LeRobot's flags that have no place here", "", "| flag | why |", "| --- | --- |"]
+    lines += [
+        "",
+        "### LeRobot's flags that have no place here",
+        "",
+        "| flag | why |",
+        "| --- | --- |",
+    ]
     lines += [f"| `--{name}` | {why} |" for name, why in THEIRS.items()]
     lines += ["", "### Keys accepted in files and not used", ""]
     lines += ["LeRobot 0.4 to 0.6.2 writes them; as flags they are unknown.", ""]

@@ -23,9 +23,7 @@ NAMES = [name for name in cases("eo1") if RecordedCase(name).note["train"]["six_
 def _six_steps(case: RecordedCase) -> tuple[list[StepResult], torch.nn.Module]:
     recorded = case.note["train"]["six_adamw_steps"]
     policy = case.policy().train()
-    config = dataclasses.replace(
-        preset_optimizer(policy.config), grad_clip_norm=recorded["clip"]
-    )
+    config = dataclasses.replace(preset_optimizer(policy.config), grad_clip_norm=recorded["clip"])
     optimizer = make_optimizer(config, policy.parameters())
     scheduler = make_scheduler(
         optimizer, preset_scheduler(policy.config), recorded["num_training_steps"]

@@ -21,7 +21,6 @@ from vlakit.checkpoints import training_state as state
 from vlakit.errors import CheckpointError
 
 
-
 def _fill(folder: Path) -> None:
     (folder / "pretrained_model").mkdir()
     (folder / "pretrained_model" / "model.safetensors").write_bytes(b"x" * 1000)
@@ -239,5 +238,5 @@ def test_an_optimizer_of_another_model_is_refused(tmp_path: Path) -> None:
     other = torch.optim.AdamW(nn.Linear(5, 2).parameters())
     with pytest.raises(CheckpointError, match=r"has shape \(2, 3\), the policy's is \(2, 5\)"):
         state.load_optimizer(tmp_path, other)
-    with pytest.raises(CheckpointError, match="is for .2. parameters, the policy has .1."):
+    with pytest.raises(CheckpointError, match=r"is for \[2\] parameters, the policy has \[1\]"):
         state.load_optimizer(tmp_path, torch.optim.AdamW([nn.Parameter(torch.zeros(1))]))

@@ -124,8 +124,8 @@ def test_a_whole_dictionary_replaces_the_default() -> None:
         (["--stps=3"], "unknown flag --stps. Did you mean '--steps'?"),
         (["--engine.type=steam", "--engine.presure=3"], "Did you mean '--engine.pressure'?"),
         (["--engine.type=steam", "--engine.cylinders=3"], "unknown flag --engine.cylinders"),
-        (["--engine.type=stream"], "--engine.type=stream is unknown: expected one of diesel, steam. "
-                                   "Did you mean 'steam'?"),
+        (["--engine.type=stream"], "--engine.type=stream is unknown: expected one of diesel, "
+                                   "steam. Did you mean 'steam'?"),
         (["--engine.device=cpu"], "--engine.type is missing: expected one of diesel, steam."),
         (["--steps=1e3"], "--steps=1e3: expected int."),
         (["--steps=2.5"], "--steps=2.5: expected int."),
@@ -179,13 +179,18 @@ def test_prepare_may_take_flags_out_that_are_no_fields() -> None:
         return raw | {"engine": {"type": engine.pop("path"), **engine}}
 
     flags = parse(
-        "--engine.path=steam", "--engine.pressure=3", prepare=prepare, extra_flags={"engine.path": ""}
+        "--engine.path=steam",
+        "--engine.pressure=3",
+        prepare=prepare,
+        extra_flags={"engine.path": ""},
     )
     assert flags.engine == Steam(pressure=3)
 
 
 def test_json_and_back_is_the_same() -> None:
-    flags = Flags(track=Track(repo_id="a", episodes=[1]), engine=Steam(mode=Mode.SLOW), out=Path("x"))
+    flags = Flags(
+        track=Track(repo_id="a", episodes=[1]), engine=Steam(mode=Mode.SLOW), out=Path("x")
+    )
     content = json.loads(json.dumps(encode(flags)))
     assert content["engine"]["type"] == "steam"
     assert content["engine"]["mode"] == "SLOW"
@@ -236,6 +241,9 @@ def test_walk_names_every_flag_once() -> None:
 
 
 def test_importing_the_configuration_loads_no_torch() -> None:
-    code = "import sys, vlakit.config, vlakit.flag_help, vlakit.cli.main; print('torch' in sys.modules)"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = "vlakit.config, vlakit.flag_help, vlakit.cli.main, vlakit.training.config"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert output.stdout.strip() == "False"

@@ -12,9 +12,7 @@ from vlakit.training.optimizer_config import (
 )
 from vlakit.training.schedule import scaled_lengths, schedule_multiplier, zero_rate_notice
 
-EO1 = CosineDecayConfig(
-    num_warmup_steps=900, num_decay_steps=30_000, peak_lr=1e-4, decay_lr=0.0
-)
+EO1 = CosineDecayConfig(num_warmup_steps=900, num_decay_steps=30_000, peak_lr=1e-4, decay_lr=0.0)
 
 
 def test_a_shorter_run_shrinks_warm_up_and_decay() -> None:
@@ -45,9 +43,7 @@ def test_a_run_within_the_decay_has_no_notice_and_no_zero_rate(steps: int) -> No
 
 
 def test_a_floor_above_zero_needs_no_notice_and_own_schedules_name_their_own_flags() -> None:
-    floored = CosineDecayConfig(
-        num_warmup_steps=0, num_decay_steps=10, peak_lr=1e-4, decay_lr=1e-6
-    )
+    floored = CosineDecayConfig(num_warmup_steps=0, num_decay_steps=10, peak_lr=1e-4, decay_lr=1e-6)
     assert zero_rate_notice(floored, 100, is_preset=False) is None
     notice = zero_rate_notice(EO1, 40_000, is_preset=False)
     assert notice is not None
