@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One HTML page that shows what a run gave: success per task, loss curve, videos, commands.
 
-The page stands alone: styles, curve and videos are inside the file, so it can be mailed or archived.
-It knows nothing of policies or simulators: everything arrives as values.
+The page stands alone: styles, curve and videos are inside the file, so it can be mailed or kept.
+This module knows nothing of policies or simulators: everything arrives as values.
 """
 
 from __future__ import annotations
@@ -11,26 +11,12 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 
 from vlakit.evaluation.success_rate import wilson_interval
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --accent: #2f7d4f; --mute: #888; }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 2.5rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-top: 2.4rem }
-p.lead { color: var(--mute); margin-top: 0 }
-table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .45rem .6rem; vertical-align: top }
-th { font-weight: 600; border-bottom: 2px solid var(--line) } td { border-bottom: 1px solid var(--line) }
-td.number { font-variant-numeric: tabular-nums; white-space: nowrap } .mute { color: var(--mute); font-size: .85em }
-.bar { position: relative; height: .5rem; width: 9rem; background: #8883; border-radius: 3px; margin-top: .3rem }
-.bar i { position: absolute; inset: 0 auto 0 0; background: var(--accent); border-radius: 3px }
-.bar b { position: absolute; top: -.15rem; bottom: -.15rem; border: solid currentColor; border-width: 0 1px; opacity: .55 }
-.pair { display: flex; gap: 1rem; flex-wrap: wrap; margin: 1rem 0 } figure { margin: 0; flex: 1 1 14rem; max-width: 20rem }
-video { width: 100%; border-radius: 6px; background: #000 } figcaption { font-size: .85rem }
-pre { background: #8881; padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; font-size: .82rem }
-svg { width: 100%; height: auto } .good { color: var(--accent) } .bad { color: #c0392b }
-"""
+_STYLE_FILE = "report.css"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +58,7 @@ class Report:
     """One sentence per condition that says what was done and what to expect of it."""
     loss: Sequence[tuple[int, float]] = ()
     """(step, training loss) pairs."""
-    video_pairs: Sequence[Sequence[RolloutVideo]] = ()
+    video_groups: Sequence[Sequence[RolloutVideo]] = ()
     """Videos that belong side by side."""
     facts: Sequence[tuple[str, str]] = field(default_factory=tuple)
     """Name and value of what a reader wants to know: times, sizes, versions."""
@@ -82,14 +68,15 @@ class Report:
 
 def write_report(report: Report, path: Path) -> None:
     """Write the page to a file; its folder must exist."""
+    style = files("vlakit.evaluation").joinpath(_STYLE_FILE).read_text(encoding="utf-8")
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>{escape(report.title)}</title><style>{_STYLE}</style></head><body>",
+        f"<title>{escape(report.title)}</title><style>{style}</style></head><body>",
         f"<h1>{escape(report.title)}</h1><p class='lead'>{escape(report.summary)}</p>",
         "<h2>Success</h2>",
         _success_table(report),
-        _videos(report.video_pairs),
+        _videos(report.video_groups),
         "<h2>Training loss</h2>" + loss_curve_svg(report.loss) if report.loss else "",
         _facts(report.facts),
         _commands(report.commands),
@@ -102,7 +89,9 @@ def _success_table(report: Report) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in ["task", *report.conditions])
     body = []
     for row in report.rows:
-        name = f"<td>{escape(row.task)}<br><span class='mute'>“{escape(row.instruction)}”</span></td>"
+        name = (
+            f"<td>{escape(row.task)}<br><span class='mute'>“{escape(row.instruction)}”</span></td>"
+        )
         body.append(f"<tr>{name}{''.join(_cell(cell) for cell in row.cells)}</tr>")
     notes = zip(report.conditions, report.condition_notes, strict=False)
     legend = "".join(f"<li><b>{escape(name)}</b>: {escape(note)}</li>" for name, note in notes)
@@ -125,13 +114,13 @@ def _cell(cell: SuccessCell) -> str:
     )
 
 
-def _videos(pairs: Sequence[Sequence[RolloutVideo]]) -> str:
-    if not pairs:
+def _videos(groups: Sequence[Sequence[RolloutVideo]]) -> str:
+    if not groups:
         return ""
     blocks = []
-    for pair in pairs:
-        figures = "".join(_figure(video) for video in pair)
-        blocks.append(f"<div class='pair'>{figures}</div>")
+    for group in groups:
+        figures = "".join(_figure(video) for video in group)
+        blocks.append(f"<div class='group'>{figures}</div>")
     return "<h2>Rollouts</h2>" + "".join(blocks)
 
 
@@ -142,15 +131,17 @@ def _figure(video: RolloutVideo) -> str:
         kind, word = ("good", "success") if video.is_success else ("bad", "failure")
         verdict = f" <b class='{kind}'>{word}</b>"
     return (
-        f"<figure><video src='data:video/mp4;base64,{data}' controls loop muted autoplay playsinline>"
-        f"</video><figcaption>{escape(video.caption)}{verdict}</figcaption></figure>"
+        f"<figure><video src='data:video/mp4;base64,{data}' controls loop muted autoplay "
+        f"playsinline></video><figcaption>{escape(video.caption)}{verdict}</figcaption></figure>"
     )
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:
     if not facts:
         return ""
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts)
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts
+    )
     return f"<h2>This run</h2><table>{rows}</table>"
 
 
@@ -163,8 +154,10 @@ def _commands(commands: Sequence[tuple[str, str]]) -> str:
     return f"<h2>Each step by hand</h2>{blocks}"
 
 
-def loss_curve_svg(points: Sequence[tuple[int, float]], *, width: int = 860, height: int = 260) -> str:
-    """Return the training loss as an SVG line, from 0 to the largest value, with five ticks an axis."""
+def loss_curve_svg(
+    points: Sequence[tuple[int, float]], *, width: int = 860, height: int = 260
+) -> str:
+    """Return the training loss as an SVG line, from 0 to its largest value, five ticks an axis."""
     left, right, top, bottom = 52, 12, 12, 30
     last_step = max(step for step, _ in points)
     largest = max(loss for _, loss in points) * 1.05
@@ -175,11 +168,12 @@ def loss_curve_svg(points: Sequence[tuple[int, float]], *, width: int = 860, hei
 
     ticks = []
     for fraction in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x, y = place(fraction * last_step, fraction * largest)
+        step, loss = fraction * last_step, fraction * largest
+        x, y = place(step, loss)
         ticks.append(
             f"<line x1='{left}' x2='{width - right}' y1='{y:.1f}' y2='{y:.1f}' stroke='#8883'/>"
-            f"<text x='{left - 6}' y='{y + 4:.1f}' text-anchor='end'>{fraction * largest:.2f}</text>"
-            f"<text x='{x:.1f}' y='{height - 8}' text-anchor='middle'>{fraction * last_step:.0f}</text>"
+            f"<text x='{left - 6}' y='{y + 4:.1f}' text-anchor='end'>{loss:.2f}</text>"
+            f"<text x='{x:.1f}' y='{height - 8}' text-anchor='middle'>{step:.0f}</text>"
         )
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
     return (
