@@ -50,6 +50,7 @@ class PyavDecoder:
         self._time_base = float(self._stream.time_base or 0)
         if not self._time_base:
             raise _broken(path, ValueError("no time base"))
+        self._rate = float(self._stream.average_rate or 1)
         self._keyframes: np.ndarray | None = None
         self._decoded: Iterator[av.VideoFrame] | None = None
         self._current: av.VideoFrame | None = None
@@ -74,7 +75,8 @@ class PyavDecoder:
 
     def _nearest(self, time: float, tolerance_s: float) -> av.VideoFrame:
         target = time / self._time_base
-        slack = tolerance_s / self._time_base
+        # Times are float32 in the table: a frame may lie a little before or after its time.
+        slack = min(tolerance_s, 0.25 / self._rate) / self._time_base
         if not self._can_continue(target, slack):
             self._seek(self._keyframe_before(target + slack))
         self._advance(target - slack)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.fixtures_root import FIXTURE_ROOT
 
+from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.datasets import LeRobotDataset
 
 FOLDER = FIXTURE_ROOT / "dataset"

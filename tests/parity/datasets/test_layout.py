@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tests.fixtures_root import FIXTURE_ROOT
 
+from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.datasets import LeRobotDataset, LeRobotDatasetWriter
 from vlakit.features import DEFAULT_FEATURES
 

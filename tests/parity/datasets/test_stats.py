@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
-from tests.fixtures_root import FIXTURE_ROOT
 
+from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.datasets import LeRobotDataset
 from vlakit.datasets.metadata import Stats, parse_stats
 from vlakit.datasets.stats import QUANTILES, aggregate_reference, compute_stats

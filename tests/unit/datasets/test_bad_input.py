@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from tests.fixtures_root import FIXTURE_ROOT
 from tests.unit.datasets.conftest import FPS
-
 from vlakit.datasets import LeRobotDataset
 from vlakit.datasets.video_encoding import VideoEncoding, encode_clip
 from vlakit.errors import DatasetError

@@ -140,7 +140,9 @@ def test_frames_of_one_sample_get_the_same_change() -> None:
 def test_so_many_are_drawn_by_weight(random_order: bool) -> None:
     def mark(weight: float, channel_factor: float) -> ImageTransformConfig:
         bounds = [channel_factor, channel_factor]
-        return ImageTransformConfig(weight=weight, type="ColorJitter", kwargs={"brightness": bounds})
+        return ImageTransformConfig(
+            weight=weight, type="ColorJitter", kwargs={"brightness": bounds}
+        )
 
     tfs = {"half": mark(1.0, 0.5), "third": mark(3.0, 1 / 3), "never": mark(0.0, 0.0)}
     config = ImageTransformsConfig(
