@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which codec should small simulator cameras use? Encoding speed, size, random-access decoding, error.
+"""Which codec should small simulator cameras use? Speed both ways, size and error.
 
     python benchmarks/video_codecs.py [--size 84 --length 90 --clips 4]
 
-Prints one line of JSON per codec. The clips are a moving textured square on a still background with a little
-noise, so that neither encoder has nothing to do. One thread.
+Prints one line of JSON per codec. The clips are a square that moves over a still background with a
+little noise, so that no encoder is idle. One thread.
 """
 
 from __future__ import annotations

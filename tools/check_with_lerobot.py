@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prove that LeRobot's own reader accepts what `LeRobotDatasetWriter` writes.
 
-    python tools/check_with_lerobot.py                        # makes a Python 3.12 environment first
-    python tools/check_with_lerobot.py --python /path/to/python   # one that has lerobot==0.6.1
+    python tools/check_with_lerobot.py                 # makes a Python 3.12 environment first
+    python tools/check_with_lerobot.py --python PATH   # an interpreter that has lerobot==0.6.1
 
-Writes a small dataset (an mp4 camera, a PNG camera, numbers of several shapes, two tasks, several files),
-stores our own reader's items beside it, then lets LeRobot read the folder in its own environment and
-compares every item, tensor by tensor. Not part of `make test`: LeRobot needs 6 GB.
+Writes a small dataset (an mp4 camera, a PNG camera, numbers of several shapes, two tasks, several
+files), stores our own reader's items beside it, then lets LeRobot read the folder in its own
+environment and compares every item, tensor by tensor. Not part of `make test`: LeRobot needs 6 GB.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DELTAS = {
     "observation.images.wrist": [0.0, 0.1],
 }
 
-# Runs in LeRobot's environment: reads the folder, compares with the recorded items, prints a summary.
+# Runs in LeRobot's environment: reads the folder, compares with our items, prints a summary.
 READER = """
 import json, sys
 import torch, lerobot
@@ -45,23 +45,25 @@ for name, query in plan.items():
     assert len(dataset) == len(texts), (len(dataset), len(texts))
     for index in range(len(dataset)):
         item = dataset[index]
-        ours = {k.split(":", 1)[1]: v for k, v in expected.items() if k.startswith(f"{index}:")}
-        assert set(item) == set(ours) | set(texts[index]), (set(item) ^ (set(ours) | set(texts[index])))
+        start = f"{index}:"
+        ours = {k.removeprefix(start): v for k, v in expected.items() if k.startswith(start)}
+        assert set(item) == set(ours) | set(texts[index]), (sorted(item), sorted(ours))
         for key, value in item.items():
             if isinstance(value, str):
                 assert value == texts[index][key], (key, value)
                 continue
             assert value.shape == ours[key].shape and value.dtype == ours[key].dtype, (
                 key, value.shape, value.dtype, ours[key].shape, ours[key].dtype)
-            difference = (value.double() - ours[key].double()).abs().max().item() if value.numel() else 0.0
+            difference = (value.double() - ours[key].double()).abs().max().item()
             worst = max(worst, difference)
             limit = 8 / 255 if key in dataset.meta.video_keys else 0.0
             assert difference <= limit, (name, index, key, difference)
         compared += 1
 stats = dataset.meta.stats
 assert set(stats) >= {"action", "observation.state", "observation.images.top"}, sorted(stats)
-print(json.dumps({"lerobot": lerobot.__version__, "items": compared, "largest_difference": worst,
-                  "tasks": list(dataset.meta.tasks.index), "episodes": dataset.meta.total_episodes}))
+print(json.dumps({"lerobot": lerobot.__version__, "items": compared,
+                  "largest_difference": worst, "tasks": list(dataset.meta.tasks.index),
+                  "episodes": dataset.meta.total_episodes}))
 """
 
 
@@ -109,7 +111,7 @@ def write(root: Path, vcodec: str) -> None:
             writer.save_episode()
 
 
-def picture(step: int, height: int, width: int):  # noqa: ANN201
+def picture(step: int, height: int, width: int):
     import numpy as np
 
     y, x = np.mgrid[:height, :width]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What we write has the layout of what LeRobot 0.6.1 wrote: the same recording, made again by us."""
+"""What we write has the layout of what LeRobot 0.6.1 wrote: its recording, made again by us."""
 
 from __future__ import annotations
 

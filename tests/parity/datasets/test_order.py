@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of training frames is LeRobot 0.6.1's (values recorded from its EpisodeAwareSampler)."""
+"""The order of training frames is LeRobot 0.6.1's (recorded from its EpisodeAwareSampler)."""
 
 from __future__ import annotations
 

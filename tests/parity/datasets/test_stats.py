@@ -45,8 +45,8 @@ def test_true_statistics_equal_the_references_except_quantiles() -> None:
     dataset = LeRobotDataset("fixture", FOLDER / "v3.0")
     stats = compute_stats(dataset)
     for feature, entry in dataset.meta.stats.items():
-        # LeRobot sums pixels in float32 (up to 0.1 % off in `mean`, 3 % in `std`), ours is exact; videos
-        # are compared after decoding. Its std of numbers comes from float32 squares.
+        # LeRobot sums pixels in float32 (up to 0.1 % off in `mean`, 3 % in `std`), ours is exact;
+        # videos are compared after decoding. Its std of numbers comes from float32 squares.
         tolerance = 0.03 if feature in dataset.meta.camera_keys else 1e-6
         for name in ("min", "max", "mean", "std", "count"):
             assert stats[feature][name].shape == entry[name].shape, (feature, name)

@@ -181,7 +181,7 @@ def test_a_gap_in_the_table_of_episodes(damaged: Path) -> None:
 
 def test_an_unknown_task(damaged: Path) -> None:
     rewrite(damaged / "meta/tasks.parquet", lambda table: table.slice(0, 1))
-    with pytest.raises(DatasetError, match="a frame has task_index 1, .* only 1 tasks"):
+    with pytest.raises(DatasetError, match=r"a frame has task_index 1, .* only 1 tasks"):
         open_all(damaged)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets from the hub: a small server speaks its protocol; the client is huggingface_hub itself."""
+"""Datasets from the hub: a small server speaks its protocol, huggingface_hub is the client."""
 
 from __future__ import annotations
 

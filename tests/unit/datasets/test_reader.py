@@ -184,5 +184,5 @@ def test_torchcodec_that_does_not_load_names_the_way_out(recorded: Path) -> None
     if importlib.util.find_spec("torchcodec") is not None:
         pytest.skip("torchcodec is installed")
     dataset = LeRobotDataset("me/toy", recorded, video_backend="torchcodec")
-    with pytest.raises(ConfigError, match="video_backend=torchcodec does not load here.*pyav"):
+    with pytest.raises(ConfigError, match=r"video_backend=torchcodec does not load here.*pyav"):
         dataset[0]

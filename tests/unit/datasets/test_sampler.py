@@ -53,7 +53,7 @@ def test_epochs_and_seeds_differ() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(DatasetError, match="no frames to train on; check --dataset.episodes"):
+    with pytest.raises(DatasetError, match=r"no frames to train on; check --dataset.episodes"):
         EpochSampler(0, 0, 1)
     with pytest.raises(ConfigError, match="--batch_size=0 must be 1 or more"):
         EpochSampler(3, 0, 0)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_array_stats_are_numpys(values: np.ndarray) -> None:
     np.testing.assert_allclose(stats["std"], wide.std(axis=0))
     assert stats["count"].tolist() == [len(values)]
     ordered = [stats["min"], *(stats[name] for name in QUANTILES), stats["max"]]
-    assert all((low <= high + 1e-9).all() for low, high in zip(ordered, ordered[1:], strict=False))
+    assert all((low <= high + 1e-9).all() for low, high in pairwise(ordered))
 
 
 def test_a_constant_dimension_has_equal_quantiles() -> None:
@@ -113,7 +114,7 @@ def test_write_stats_replaces_a_missing_file(damaged: Path) -> None:
 
 
 def test_write_stats_wants_the_whole_dataset(recorded: Path) -> None:
-    with pytest.raises(DatasetError, match="got 7 of 34 frames; open .* without episodes="):
+    with pytest.raises(DatasetError, match=r"got 7 of 34 frames; open .* without episodes="):
         write_stats(LeRobotDataset("me/toy", recorded, episodes=[1]))
 
 

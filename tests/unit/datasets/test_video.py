@@ -43,7 +43,8 @@ def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_reordered_frames_of_foreign_files_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlakit.datasets.video_encoding._EXTRA", {"h264": {"bf": "3"}})
+    options = {"h264": {"bf": "3", "b_strategy": "0", "x264-params": "scenecut=0"}}
+    monkeypatch.setattr("vlakit.datasets.video_encoding._EXTRA", options)
     path = tmp_path / "a.mp4"
     path.write_bytes(grey_clip(LEVELS, g=12))
     with av.open(str(path)) as container:

@@ -226,7 +226,7 @@ def test_nothing_recorded_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_the_folder_must_be_new(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="exists already; .* Remove it or give another root"):
+    with pytest.raises(DatasetError, match=r"exists already; .* Remove it or give another root"):
         create(tmp_path, NUMBERS)
 
 
@@ -307,7 +307,7 @@ def test_a_feature_that_cannot_be_stored(
 def test_wrong_settings(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"vcodec='h265' is unknown; .* Did you mean 'h264'\?"):
         create(tmp_path / "toy", vcodec="h265")
-    with pytest.raises(DatasetError, match="fps=29.97: expected a whole number"):
+    with pytest.raises(DatasetError, match=r"fps=29.97: expected a whole number"):
         LeRobotDatasetWriter.create("me/toy", 29.97, NUMBERS, tmp_path / "toy")  # type: ignore
     writer = create(tmp_path / "toy", NUMBERS)
     with pytest.raises(DatasetError, match="save_episode without frames"):
