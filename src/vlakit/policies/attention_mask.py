@@ -19,22 +19,20 @@ def has_left_padding(is_real: Tensor) -> bool:
     return bool((is_real[:, 1:] > is_real[:, :-1]).any())
 
 
-def causal_padding_mask(is_real: Tensor, num_queries: int | None = None) -> Tensor:
-    """Return the causal mask of the last `num_queries` positions over all positions.
+def causal_padding_mask(is_real: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Return which keys the queries at some positions see: real ones that are not later.
 
     A padded query sees itself, and only itself: a row without any key would turn into NaN and
     spread through the values of the next layer.
 
     Args:
         is_real: (batch, keys), nonzero at real tokens.
-        num_queries: how many of the last positions ask; None for all.
+        rows: (batch or 1, queries) positions that ask; None for all, in order.
 
     Returns:
         (batch, 1, queries, keys).
     """
-    keys = is_real.shape[1]
-    queries = keys if num_queries is None else num_queries
-    columns = torch.arange(keys, device=is_real.device)
-    rows = columns[keys - queries :, None]
+    columns = torch.arange(is_real.shape[1], device=is_real.device)
+    rows = columns[None, :, None] if rows is None else rows[..., None]
     visible = (columns <= rows) & is_real.bool()[:, None]  # (batch, queries, keys)
     return (visible | (columns == rows))[:, None]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.fixtures_root import cases
 from tests.parity.eo1.recorded import RecordedCase, relative
+from vlakit.policies.backbones.layers import take_columns
 from vlakit.policies.eo1 import EO1Policy
 
 
@@ -60,16 +61,13 @@ def test_towers_equal_lerobot(case: RecordedCase, stage: str) -> None:
     # The recordings' patch embedding is a convolution, which rounds 2.5 times as much as our matrix
     # product (both against float64); with a convolution in its place this would be 5e-7.
     tolerance = case.tolerance(float32=1e-5, bfloat16=3e-2)
-    # Nothing is computed after the last action of the longest row, and what stands behind the last
-    # supervised action of a row is not masked: neither can reach the loss.
-    length = seen["lm_last_hidden_state"].shape[1]
-    assert torch.equal(seen["lm_position_ids"], expected["lm_position_ids"][:, :, :length])
-    is_real = expected["lm_attention_mask"].bool()
-    is_action = is_real & (batch["input_ids"][:, : is_real.shape[1]] == batch["action_token_id"])
-    matters = is_action.flip(1).cumsum(1).flip(1) > 0 if is_action.any() else is_real
-    matters = (matters & is_real)[:, :length]
-    own = seen["lm_last_hidden_state"][matters]
-    assert relative(own, expected["lm_last_hidden_state"][:, :length][matters]) <= tolerance
+    own, positions = seen["lm_last_hidden_state"], seen["lm_position_ids"]
+    assert torch.equal(positions, expected["lm_position_ids"][:, :, : positions.shape[2]])
+    hidden, is_real = expected["lm_last_hidden_state"], expected["lm_attention_mask"].bool()
+    if stage == "train":  # only the actions' hidden states are computed
+        columns = policy.model._action_columns(policy._inputs(batch))
+        hidden, is_real = take_columns(hidden, columns), is_real.gather(1, columns)
+    assert relative(own[is_real], hidden[is_real]) <= tolerance
 
 
 def test_chunks_equal_lerobot_for_every_number_of_steps(case: RecordedCase) -> None:

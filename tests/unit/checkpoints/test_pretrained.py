@@ -76,7 +76,7 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
 
 def test_integers_are_no_weights(tmp_path: Path) -> None:
     _stored(tmp_path, **{"0_bias": torch.zeros(4, dtype=torch.int64)})
-    with pytest.raises(CheckpointError, match="0.bias of type I64"):
+    with pytest.raises(CheckpointError, match=r"0.bias of type I64"):
         load_state(_model("meta"), tmp_path, device=CPU)
 
 
@@ -106,9 +106,9 @@ def test_damaged_files_are_named(tmp_path: Path, damage: str) -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="config.json does not exist"):
+    with pytest.raises(CheckpointError, match=r"config.json does not exist"):
         read_config(tmp_path)
-    with pytest.raises(CheckpointError, match="has no weights; expected model.safetensors"):
+    with pytest.raises(CheckpointError, match=r"has no weights; expected model.safetensors"):
         weight_files(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"Found pytorch_model.bin: convert it"):

@@ -13,9 +13,16 @@ def test_real_tokens_see_earlier_real_tokens_and_padding_only_itself() -> None:
     assert mask.tolist() == [[[[True, False, False], [False, True, False], [False, True, True]]]]
 
 
-def test_last_queries_are_the_last_rows() -> None:
+def test_chosen_queries_are_rows_of_the_whole_mask() -> None:
     is_real = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
-    assert causal_padding_mask(is_real, 2).equal(causal_padding_mask(is_real)[:, :, 3:])
+    rows = torch.tensor([[3, 4]])
+    assert causal_padding_mask(is_real, rows).equal(causal_padding_mask(is_real)[:, :, 3:])
+
+
+def test_rows_may_ask_from_different_positions() -> None:
+    is_real = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    mask = causal_padding_mask(is_real, torch.tensor([[3], [1]]))
+    assert mask[:, 0, 0].tolist() == [[True, True, True, True], [True, True, False, False]]
 
 
 def test_left_padding_is_told_from_right_padding() -> None:

@@ -30,5 +30,5 @@ def test_other_devices_are_refused(name: str, message: str) -> None:
 
 def test_absent_entry_is_named() -> None:
     assert require({"a": 1}, "a") == 1
-    with pytest.raises(ProcessingError, match="no 'b'.*preprocessor first"):
+    with pytest.raises(ProcessingError, match=r"no 'b'.*preprocessor first"):
         require({"a": 1, "b": None}, "b")

@@ -15,7 +15,7 @@ from vlakit.policies.registry import policy_class, read_policy_config
 
 def test_policy_is_found_by_its_type() -> None:
     assert policy_class("eo1") is EO1Policy
-    with pytest.raises(ConfigError, match="'eo' is unknown.*Did you mean 'eo1'"):
+    with pytest.raises(ConfigError, match=r"'eo' is unknown.*Did you mean 'eo1'"):
         policy_class("eo")
 
 
@@ -27,5 +27,5 @@ def test_settings_are_read_from_a_folder(tmp_path: Path) -> None:
 
 def test_settings_of_another_model_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(CheckpointError, match="'llama'.*Give a policy checkpoint"):
+    with pytest.raises(CheckpointError, match=r"'llama'.*Give a policy checkpoint"):
         read_policy_config(tmp_path)

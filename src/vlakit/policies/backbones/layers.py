@@ -92,6 +92,19 @@ def inverse_frequencies(count: int, theta: float, device: torch.device) -> Tenso
     return 1.0 / theta**exponents
 
 
+def take_columns(x: Tensor, columns: Tensor) -> Tensor:
+    """Return the entries of each row in its columns.
+
+    Args:
+        x: (batch, length, width).
+        columns: (batch, n).
+
+    Returns:
+        (batch, n, width).
+    """
+    return x.gather(1, columns[..., None].expand(-1, -1, x.shape[-1]))
+
+
 def run_block(block: nn.Module, *args: object, recompute: bool) -> Tensor:
     """Run a block, keeping only its input for the backward pass when `recompute` is set."""
     if recompute:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -17,22 +18,29 @@ from vlakit.policies.backbones.layers import (
     inverse_frequencies,
     rotate,
     run_block,
+    take_columns,
 )
 from vlakit.policies.backbones.qwen2_5_vl_config import TextSizes
 
 
 @dataclass(frozen=True)
 class Visibility:
-    """What all layers of one forward pass share."""
+    """What the layers of one forward pass share."""
 
     cos: Tensor
-    """(batch, 1, length, head_dim), in the storage type."""
+    """(batch, length, head_dim), in the storage type."""
     sin: Tensor
     mask: Tensor | None
     """(batch, 1, queries, keys), True where visible; None for plain causal attention."""
     is_real: Tensor | None
     """(batch, keys), for an implementation that takes no mask."""
     cache: KVCache | None
+    wanted: Tensor | None = None
+    """(batch, n) columns whose output is asked for; None for all."""
+
+    def asking(self, x: Tensor) -> Tensor:
+        """Return the wanted columns of x, (batch, n, width)."""
+        return x if self.wanted is None else take_columns(x, self.wanted)
 
 
 class TextAttention(nn.Module):
@@ -49,11 +57,9 @@ class TextAttention(nn.Module):
         self.kind, self.layer = kind, layer
 
     def forward(self, x: Tensor, shared: Visibility) -> Tensor:
-        q, k, v = (
-            project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )  # (batch, heads, length, head_dim)
-        q, k = rotate(q, shared.cos, shared.sin), rotate(k, shared.cos, shared.sin)
+        angles = (shared.cos, shared.sin)
+        q = self._turned(self.q_proj(shared.asking(x)), *(shared.asking(part) for part in angles))
+        k, v = self._turned(self.k_proj(x), *angles), self._heads(self.v_proj(x))
         if shared.cache is not None:
             k, v = shared.cache.write(self.layer, k, v)
         out = attend(
@@ -67,6 +73,13 @@ class TextAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
         )
         return self.o_proj(out)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(batch, length, width) -> (batch, heads, length, head_dim)."""
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return rotate(self._heads(x), cos[:, None], sin[:, None])
 
 
 class TextLayer(nn.Module):
@@ -82,7 +95,7 @@ class TextLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
 
     def forward(self, x: Tensor, shared: Visibility) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), shared)
+        x = shared.asking(x) + self.self_attn(self.input_layernorm(x), shared)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -107,6 +120,7 @@ class TextModel(nn.Module):
         *,
         is_real: Tensor | None = None,
         cache: KVCache | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Run the layers.
 
@@ -116,16 +130,25 @@ class TextModel(nn.Module):
             is_real: (batch, keys), nonzero where a key, cached ones included, is not padding; None
                 for plain causal attention over all.
             cache: earlier keys and values, which the new ones join.
+            wanted: (batch, n) columns whose hidden states are returned; the last layer computes no
+                others. None for all. Excludes `cache`.
 
         Returns:
-            (batch, length, hidden_size), after the final norm.
+            (batch, length or n, hidden_size), after the final norm.
         """
         cos, sin = self._rotary(positions, embeddings.dtype)
         shared = Visibility(cos, sin, self._mask(is_real, embeddings, cache), is_real, cache)
         recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         x = embeddings
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = run_block(layer, x, shared, recompute=recompute)
+        if wanted is not None and self.kind != "flash_attention_2":  # it takes no mask
+            everything = torch.ones(x.shape[:2], device=x.device) if is_real is None else is_real
+            mask = causal_padding_mask(everything, wanted)
+            shared = dataclasses.replace(shared, mask=mask, wanted=wanted)
+        x = run_block(self.layers[-1], x, shared, recompute=recompute)
+        if wanted is not None and shared.wanted is None:
+            x = take_columns(x, wanted)
         return self.norm(x)
 
     def _mask(self, is_real: Tensor | None, x: Tensor, cache: KVCache | None) -> Tensor | None:
@@ -133,9 +156,10 @@ class TextModel(nn.Module):
         earlier = cache.start if cache is not None else 0
         if self.kind == "flash_attention_2" or (is_real is None and not earlier):
             return None
+        keys = earlier + x.shape[1]
         if is_real is None:
-            is_real = torch.ones(1, earlier + x.shape[1], dtype=torch.bool, device=x.device)
-        return causal_padding_mask(is_real, x.shape[1])
+            is_real = torch.ones(1, keys, dtype=torch.bool, device=x.device)
+        return causal_padding_mask(is_real, torch.arange(earlier, keys, device=x.device)[None])
 
     def new_cache(self, batch_size: int, length: int) -> KVCache:
         """Return an empty cache in the storage type and on the device of the weights."""
@@ -151,7 +175,7 @@ class TextModel(nn.Module):
         )
 
     def _rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines, each (batch, 1, length, head_dim)."""
+        """Return cosines and sines, each (batch, length, head_dim)."""
         sizes = self.sizes
         frequencies = inverse_frequencies(sizes.head_dim // 2, sizes.rope_theta, positions.device)
         per_axis = frequencies.split(list(sizes.mrope_section))
@@ -162,5 +186,5 @@ class TextModel(nn.Module):
             ],
             dim=-1,
         )  # (batch, length, head_dim / 2)
-        angles = angles.repeat(1, 1, 2)[:, None]
+        angles = angles.repeat(1, 1, 2)
         return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -130,9 +130,12 @@ class EO1Model(nn.Module):
         positions = self._positions(inputs, is_real)[:, :, :end]
         embeddings = _place(self._embed_prefix(inputs, end), columns, self._embed_suffix(x_t, time))
         hidden = self.vlm_backbone.model.language_model(
-            embeddings, positions, is_real=_unless_invisible(is_real[:, :end], columns)
+            embeddings,
+            positions,
+            is_real=_unless_invisible(is_real[:, :end], columns),
+            wanted=columns,
         )
-        return self._velocity(_take(hidden, columns))
+        return self._velocity(hidden)
 
     @torch.no_grad()
     def sample_actions(self, inputs: EO1Inputs, noise: Tensor, num_steps: int) -> Tensor:
@@ -280,8 +283,3 @@ def _place(embeddings: Tensor, columns: Tensor, values: Tensor) -> Tensor:
     """Replace the embeddings in the given columns of each row; shapes (batch, n), (batch, n, w)."""
     index = columns[..., None].expand(-1, -1, embeddings.shape[-1])
     return embeddings.scatter(1, index, values.to(embeddings.dtype))
-
-
-def _take(hidden: Tensor, columns: Tensor) -> Tensor:
-    """Return the hidden states in the given columns of each row."""
-    return hidden.gather(1, columns[..., None].expand(-1, -1, hidden.shape[-1]))

@@ -29,5 +29,5 @@ def test_rotation_keeps_lengths_and_relative_angles() -> None:
 
 def test_unknown_activation_is_refused_with_the_nearest() -> None:
     assert isinstance(activation("linear"), torch.nn.Identity)
-    with pytest.raises(ConfigError, match="'gleu' is unknown.*Did you mean 'gelu'"):
+    with pytest.raises(ConfigError, match=r"'gleu' is unknown.*Did you mean 'gelu'"):
         activation("gleu")

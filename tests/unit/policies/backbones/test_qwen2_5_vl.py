@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from vlakit.policies.backbones.layers import take_columns
 from vlakit.policies.backbones.qwen2_5_vl import Qwen25VL
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.backbones.qwen2_5_vl_positions import multimodal_positions
@@ -168,6 +169,7 @@ def test_language_model_equals_transformers(side: str, kind: str) -> None:
     ours, theirs = _pair(kind)
     batch = _sequence(GRIDS_PER_ROW, [4, 1, 9], side)
     real = batch["attention_mask"].bool()
+    width = real.shape[1]
     embeddings = ours.model.language_model.embed_tokens(batch["input_ids"])
     flat = [grid for row in GRIDS_PER_ROW for grid in row]
     positions = multimodal_positions(batch["input_ids"] == IMAGE_ID, real, flat)
@@ -179,6 +181,9 @@ def test_language_model_equals_transformers(side: str, kind: str) -> None:
     ).last_hidden_state
     own = ours.model.language_model(embeddings, positions, is_real=real)
     assert _relative(own[real], expected[real]) < 3e-6
+    wanted = torch.tensor([[width - 2], [width - 1], [width // 2]])
+    some = ours.model.language_model(embeddings, positions, is_real=real, wanted=wanted)
+    assert _relative(some, take_columns(own, wanted)) < 3e-6
     if side == "right":
         plain = ours.model.language_model(embeddings, positions)
         assert _relative(plain[real], expected[real]) < 3e-6

@@ -143,7 +143,7 @@ def test_overrides_merge_dictionaries_and_check_names() -> None:
     assert config.chunk_size == 16
     assert config.normalization_mapping["STATE"] is NormalizationMode.MIN_MAX
     assert config.normalization_mapping["ACTION"] is NormalizationMode.MEAN_STD
-    with pytest.raises(ConfigError, match="'vlm_bas' is no setting.*Did you mean 'vlm_base'"):
+    with pytest.raises(ConfigError, match=r"'vlm_bas' is no setting.*Did you mean 'vlm_base'"):
         config.override({"vlm_bas": "x"})
 
 

@@ -45,8 +45,10 @@ def test_integrate_asks_for_evenly_spaced_times_from_1() -> None:
 
 def test_times_follow_the_scaled_beta() -> None:
     times = sample_time(20_000, alpha=1.5, beta=1.0, scale=0.999, offset=0.001)
-    assert times.shape == (20_000,) and times.dtype == torch.float32
-    assert times.min() > 0.001 and times.max() <= 1.0
+    assert times.shape == (20_000,)
+    assert times.dtype == torch.float32
+    assert times.min() > 0.001
+    assert times.max() <= 1.0
     assert times.mean().item() == pytest.approx(0.6 * 0.999 + 0.001, abs=0.01)
 
 

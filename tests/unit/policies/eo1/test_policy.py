@@ -43,7 +43,8 @@ def test_loss_depends_on_the_given_noise_and_time_only() -> None:
     noise, time = torch.randn(2, 4, 7), torch.tensor([0.2, 0.9])
     first, metrics = policy(batch, noise=noise, time=time)
     second, _ = policy(batch, noise=noise, time=time)
-    assert first.shape == () and first.dtype == torch.float32
+    assert first.shape == ()
+    assert first.dtype == torch.float32
     assert first.equal(second)
     assert metrics == {"loss": first.item()}
     assert not first.equal(policy(batch, noise=noise + 1, time=time)[0])
@@ -53,7 +54,8 @@ def test_padding_on_either_side_gives_the_same_actions() -> None:
     policy = tiny_policy()
     noise = torch.randn(2, 4, 7)
     together = policy.predict_action_chunk(tiny_batch(side="left"), noise=noise)
-    assert together.shape == (2, 4, 3) and together.dtype == torch.float32
+    assert together.shape == (2, 4, 3)
+    assert together.dtype == torch.float32
     whole = tiny_batch()
     for row, length in enumerate((3, 5)):
         alone = tiny_batch((length,))
@@ -187,7 +189,9 @@ def test_tied_pair_is_stored_once_and_named_in_the_metadata(tmp_path: Path) -> N
     tiny_policy().save_pretrained(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as content:
         assert content.metadata()[EMBEDDING] == LM_HEAD
-        assert LM_HEAD in content.keys() and EMBEDDING not in content.keys()  # noqa: SIM118
+        stored = set(content.keys())
+    assert LM_HEAD in stored
+    assert EMBEDDING not in stored
     loaded = EO1Policy.from_pretrained(tmp_path)
     backbone = loaded.model.vlm_backbone
     assert backbone.lm_head.weight is backbone.model.language_model.embed_tokens.weight
@@ -227,7 +231,7 @@ def test_overrides_win_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     assert policy.config.num_denoise_steps == 1
     assert policy.model.vlm_backbone.lm_head.weight.dtype == torch.bfloat16
     assert policy.model.state_proj.weight.dtype == torch.float32
-    with pytest.raises(ConfigError, match="'num_denoise_step'.*Did you mean 'num_denoise_steps'"):
+    with pytest.raises(ConfigError, match=r"'num_denoise_step'.*Did you mean 'num_denoise_steps'"):
         EO1Policy.from_pretrained(tmp_path, num_denoise_step=1)
     with pytest.raises(ConfigError, match="dtype"):
         EO1Policy.from_pretrained(tmp_path, dtype="float8")
@@ -247,13 +251,13 @@ def test_unavailable_device_is_refused(tmp_path: Path) -> None:
 
 
 def test_flash_attention_without_its_package_is_refused() -> None:
-    with pytest.raises(ConfigError, match="needs the package flash_attn.*choose sdpa"):
+    with pytest.raises(ConfigError, match=r"needs the package flash_attn.*choose sdpa"):
         tiny_policy(attn_implementation="flash_attention_2")
 
 
 def test_checkpoint_of_another_policy_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
-    with pytest.raises(CheckpointError, match="describes a 'qwen2_5_vl'.*--policy.vlm_base"):
+    with pytest.raises(CheckpointError, match=r"describes a 'qwen2_5_vl'.*--policy.vlm_base"):
         EO1Policy.from_pretrained(tmp_path)
 
 
@@ -308,14 +312,14 @@ def test_upstream_checkpoints_load(tmp_path: Path, prefix: str) -> None:
 
 def test_upstream_token_ids_must_agree_with_the_tokenizer(tmp_path: Path) -> None:
     _upstream(tmp_path, tiny_policy(max_state_dim=7), prefix="", ids=(STATE_ID + 1, ACTION_ID))
-    with pytest.raises(CheckpointError, match="state_token_id=42.*the id 41"):
+    with pytest.raises(CheckpointError, match=r"state_token_id=42.*the id 41"):
         EO1Policy.from_pretrained(tmp_path)
 
 
 def test_batch_with_other_token_ids_than_upstream_s_is_refused(tmp_path: Path) -> None:
     _upstream(tmp_path, tiny_policy(max_state_dim=7), prefix="", ids=(STATE_ID, ACTION_ID))
     policy = EO1Policy.from_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="action_token_id=41.*trained with 42"):
+    with pytest.raises(CheckpointError, match=r"action_token_id=41.*trained with 42"):
         policy(tiny_batch() | {"action_token_id": 41})
 
 
@@ -343,7 +347,8 @@ def test_new_policy_takes_the_backbone_from_vlm_base(tmp_path: Path, old_names: 
     for name, value in source.state_dict().items():
         if name.startswith(BACKBONE):
             assert value.equal(policy.state_dict()[name]), name
-    assert isinstance(policy.config, EO1Config) and policy.config.vlm_config == VLM_CONFIG
+    assert isinstance(policy.config, EO1Config)
+    assert policy.config.vlm_config == VLM_CONFIG
 
 
 def test_vlm_base_without_weights_is_refused(tmp_path: Path) -> None:
