@@ -23,6 +23,7 @@ from draccus.cfgparsing import parse_string
 from draccus.utils import DecodingError, DraccusException
 from yaml import YAMLError
 
+from vlakit.config_keys import ACCEPTED_UNUSED_KEYS, RENAMED_KEYS, clean_keys, of_class
 from vlakit.config_schema import (
     TYPE_KEY,
     encode,
@@ -38,52 +39,18 @@ from vlakit.config_schema import (
 )
 from vlakit.errors import ConfigError, VlakitError, did_you_mean
 
-__all__ = ["clean_keys", "decode", "encode", "parse_flags", "read_config_file"]
+__all__ = [
+    "ACCEPTED_UNUSED_KEYS",
+    "RENAMED_KEYS",
+    "clean_keys",
+    "decode",
+    "encode",
+    "parse_flags",
+    "read_config_file",
+]
 
 T = TypeVar("T")
 Prepare = Callable[[dict[str, Any]], dict[str, Any]]
-
-ACCEPTED_UNUSED_KEYS: dict[str, dict[str, str]] = {
-    "TrainFlags": {
-        "checkpoint_path": "every version; set again when resuming",
-        "rabc_epsilon": "0.4.4 and 0.5: reward-weighted training",
-        "rabc_head_mode": "0.4.4 and 0.5: reward-weighted training",
-        "rabc_kappa": "0.4.4 and 0.5: reward-weighted training",
-        "rabc_progress_path": "0.4.4 and 0.5: reward-weighted training",
-    },
-    "EvalFlags": {"trust_remote_code": "0.6: environments whose code lies on the hub"},
-    "EvalConfig": {
-        "recording": "0.6: record rollouts as a dataset",
-        "recording_private": "0.6: record rollouts as a dataset",
-        "recording_repo_id": "0.6: record rollouts as a dataset",
-    },
-    "EmaConfig": {
-        "inv_gamma": "0.6.2: the decay's warm-up",
-        "max_decay": "0.6.2: the decay's warm-up",
-        "max_value": "0.6.2: the decay's warm-up",
-        "min_decay": "0.6.2: the decay's warm-up",
-        "min_value": "0.6.2: the decay's warm-up",
-        "power": "0.6.2: the decay's warm-up",
-    },
-    "EnvConfig": {
-        "disable_env_checker": "every version",
-        "features": "every version",
-        "features_map": "every version",
-        "max_parallel_tasks": "every version",
-        "multitask_eval": "every version, Meta-World",
-        "obs_type": "every version",
-        "render_mode": "every version",
-    },
-    "PI0FastConfig": {"rtc_config": "0.4.2 and later: real-time chunking"},
-}
-"""Keys that LeRobot 0.4 to 0.6.2 write to its files and vlakit does not use: class -> key -> why.
-
-They are accepted in files, whatever their value where they cannot change the run; as flags they
-are unknown.
-"""
-
-RENAMED_KEYS: dict[str, dict[str, str]] = {"TrainFlags": {"eval_freq": "env_eval_freq"}}
-"""Keys of LeRobot 0.4 and 0.5 renamed since: read from files; as flags, refused by the new name."""
 
 
 def decode(cls: type[T], raw: Mapping[str, Any], *, source: str = "the configuration") -> T:
@@ -166,65 +133,6 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return raw
 
 
-def clean_keys(
-    cls: Any,
-    raw: Mapping[str, Any],
-    *,
-    source: str,
-    types: Mapping[str, Any] | None = None,
-    extras: Mapping[str, str] | None = None,
-    prefix: str = "",
-) -> dict[str, Any]:
-    """Return `raw` without the keys LeRobot writes and vlakit does not use.
-
-    Args:
-        cls: A dataclass or family of dataclasses.
-        raw: Nested plain values of one file.
-        source: The file, for messages.
-        types: Values that decide the `type` of families when `raw` does not say it.
-        extras: Dotted names that are allowed besides the fields.
-        prefix: Dotted name of `raw` inside the file, with its dot.
-
-    Raises:
-        ConfigError: A key is unknown.
-    """
-    chosen = selected_class(cls, {**(types or {}), **raw})
-    if chosen is None:
-        return dict(raw)  # the missing or unknown type is reported by `_check_types`
-    names = field_types(chosen)
-    cleaned: dict[str, Any] = {}
-    for given, value in raw.items():
-        key = _table(RENAMED_KEYS, chosen).get(given, given)
-        if key == TYPE_KEY or prefix + key in (extras or {}):
-            cleaned[key] = value
-        elif key in names:
-            inner = nested_type(names[key])
-            deeper = (types or {}).get(key)
-            if inner is not None and isinstance(value, Mapping):
-                value = clean_keys(
-                    inner,
-                    value,
-                    source=source,
-                    types=deeper if isinstance(deeper, Mapping) else None,
-                    extras=extras,
-                    prefix=f"{prefix}{key}.",
-                )
-            cleaned[key] = value
-        elif key not in _table(ACCEPTED_UNUSED_KEYS, chosen):
-            hint = did_you_mean(key, names)
-            raise ConfigError(
-                f"unknown key {prefix + key!r} in {source}.{hint} Remove it or correct its name."
-            )
-    return cleaned
-
-
-def _table(table: Mapping[str, Mapping[str, str]], cls: type) -> dict[str, str]:
-    merged: dict[str, str] = {}
-    for base in cls.__mro__:
-        merged |= table.get(base.__name__, {})
-    return merged
-
-
 def _split(argv: Sequence[str]) -> list[tuple[str, str]]:
     """Return (name, text) of every flag; accepts `--name=value` and `--name value`."""
     pairs: list[tuple[str, str]] = []
@@ -301,7 +209,7 @@ def _check_flags(
 ) -> None:
     _check_types(cls, raw)
     known = [flag.name for flag in walk_flags(cls, raw)]
-    renamed = _table(RENAMED_KEYS, cls)
+    renamed = of_class(RENAMED_KEYS, cls)
     for name in names:
         if name in renamed:
             raise ConfigError(f"--{name} was renamed: use --{renamed[name]}.")

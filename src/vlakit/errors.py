@@ -8,6 +8,7 @@
     ├── CheckpointError      files of a checkpoint or tensors that do not fit
     ├── ProcessingError      a batch that a processing step cannot take
     ├── ActionDecodeError    generated tokens that do not spell an action chunk
+    ├── TrainingError        a run that cannot go on, such as a loss that is not finite
     ├── SimulatorError       a simulator that cannot start, render or go on
     └── ServingError         a policy server or its client
 
@@ -47,6 +48,10 @@ class ProcessingError(VlakitError, ValueError):
 
 class ActionDecodeError(VlakitError, ValueError):
     """Generated tokens do not spell an action chunk."""
+
+
+class TrainingError(VlakitError):
+    """A training run cannot go on."""
 
 
 class SimulatorError(VlakitError):

@@ -124,3 +124,14 @@ def test_a_key_that_no_version_writes_is_unknown(
     assert train(tmp_path / "run", f"--config_path={path}") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"unknown key 'policy.chunk_sice' in {path}. Did you mean 'chunk_size'?" in error
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--steps=20", "--save_freq=1", "--policy.optimizer_lr=1e30", "--log_freq=100"]
+    settings = ["--policy.scheduler_warmup_steps=0", "--policy.optimizer_grad_clip_norm=0"]
+    assert train(tmp_path / "run", *arguments, *settings) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the weights are lost. The last checkpoint is" in error
+    assert "try a smaller --policy.optimizer_lr" in error

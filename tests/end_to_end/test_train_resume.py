@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -63,6 +64,17 @@ def test_each_name_of_the_checkpoint_is_taken(whole: Path, tmp_path: Path) -> No
     path = stopped / "checkpoints/000003/pretrained_model/train_config.json"
     assert resume(path, "--save_freq=0", "--save_checkpoint=false", "--steps=4") == 0
     assert numbers(stopped)[-1][0] == 4
+
+
+def test_more_steps_make_another_curve_from_the_first_resumed_step_on(
+    whole: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "finished"
+    shutil.copytree(whole, copy, symlinks=True)
+    assert resume(copy / "checkpoints" / "last", "--steps=8") == 0
+    # A cosine of 8 steps without warm-up, at its steps 6 and 7.
+    expected = [1e-4 * (1 + math.cos(math.pi * step / 8)) / 2 for step in (6, 7)]
+    assert [rate for _, _, _, rate in numbers(copy)[-2:]] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_run_that_was_moved_goes_on_in_its_new_place(whole: Path, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ history, so a resumed run gets the batches it would have got, with any number of
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vlakit.datasets.config import ImageTransformsConfig
 from vlakit.datasets.image_transforms import ImageTransforms
 from vlakit.datasets.reader import LeRobotDataset
-from vlakit.errors import VlakitError
 from vlakit.training.config import TrainFlags
 
 Batch = dict[str, Any]
@@ -120,33 +119,14 @@ def num_reading_workers(flags: TrainFlags) -> int:
 
 def ahead(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
     """Yield from `batches`, made up to `depth` ahead by a thread; its errors are raised here."""
-    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def produce() -> None:
-        try:
-            for batch in batches:
-                ready.put(batch)
-                if stopped.is_set():
-                    return
-            ready.put(None)
-        except (VlakitError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            ready.put(error)
-
-    thread = threading.Thread(target=produce, name="batches", daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
     try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        pending = deque(pool.submit(next, batches, None) for _ in range(depth))
+        while (batch := pending.popleft().result()) is not None:
+            pending.append(pool.submit(next, batches, None))
+            yield batch
     finally:
-        stopped.set()
-        while thread.is_alive():  # let it see the flag even when the queue is full
-            try:
-                ready.get(timeout=0.05)
-            except queue.Empty:
-                thread.join(timeout=0.05)
+        pool.shutdown(cancel_futures=True)
 
 
 def evaluation_batches(

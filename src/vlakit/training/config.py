@@ -124,7 +124,7 @@ class TrainFlags:
     env_eval_freq: int = 20_000
     """Rollouts every so many steps and at the end; 0 for none."""
     log_freq: int = 200
-    """A log line every so many steps; 0 for none."""
+    """A log line every so many steps and at the end; 0 for the end only."""
     eval_steps: int = 0
     """Loss on the held-out episodes every so many steps; needs --dataset.eval_split. 0 for none."""
     max_eval_samples: int = 0

@@ -75,9 +75,8 @@ def _plain(value: Any) -> Any:
 class Averages:
     """Numbers of the steps since the last log line."""
 
-    def __init__(self, batch_size: int, num_frames: int, num_episodes: int) -> None:
-        self.batch_size = batch_size
-        self.num_frames, self.num_episodes = num_frames, num_episodes
+    def __init__(self, batch_size: int, num_frames: int) -> None:
+        self.batch_size, self.num_frames = batch_size, num_frames
         self._reset()
 
     def _reset(self) -> None:

@@ -29,7 +29,7 @@ from vlakit.checkpoints.training_state import (
     write_checkpoint,
 )
 from vlakit.datasets.sampler import EpochSampler
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, TrainingError
 from vlakit.policies.base import Policy
 from vlakit.processing.pipeline import Pipeline
 from vlakit.training.batches import BatchReader, evaluation_batches, training_batches
@@ -44,7 +44,7 @@ from vlakit.training.metrics import (
     progress_bar,
 )
 from vlakit.training.optimizer import make_optimizer
-from vlakit.training.schedule import make_scheduler
+from vlakit.training.schedule import make_scheduler, schedule_multiplier
 from vlakit.training.setup import TrainingData
 from vlakit.training.step import StepResult, autocast, train_step
 
@@ -103,8 +103,7 @@ class Trainer:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self.log_file = LogFile(self.output_dir / LOG_FILE, resumed_step=self.done)
         self.wandb = WandB(flags, self.output_dir) if flags.wandb.enable else None
-        train = self.data.train
-        self.averages = Averages(flags.batch_size, len(train), train.num_episodes)
+        self.averages = Averages(flags.batch_size, len(self.data.train))
         self.policy.train()
         with progress_bar(self.console) as self.progress:
             self.bar = self.progress.add_task("", total=flags.steps, completed=self.done, status="")
@@ -114,7 +113,7 @@ class Trainer:
                 result = self.step(batch)
                 self.log(result, data_s)
                 with self._paused():
-                    self._visit_stations()
+                    self._visit_stations(result)
                 waiting_since = time.perf_counter()
 
     def batches(self) -> Iterator[dict[str, Any]]:
@@ -157,11 +156,7 @@ class Trainer:
         return result
 
     def log(self, result: StepResult, data_s: float) -> None:
-        """Take one step's numbers in; writes a line every `log_freq` steps.
-
-        Raises:
-            ConfigError: The loss is not finite; later steps could only make it worse.
-        """
+        """Take one step's numbers in; writes a line every `log_freq` steps."""
         self.averages.add(result, data_s)
         is_due = _due(self.done, self.flags.log_freq) or self.done == self.flags.steps
         if not is_due:
@@ -173,12 +168,6 @@ class Trainer:
         self.progress.update(self.bar, completed=self.done, status=status)
         if not self.console.is_terminal:
             self.console.print(log_line(entry), highlight=False, soft_wrap=True)
-        if not torch.isfinite(result.loss):
-            raise ConfigError(
-                f"the loss is {float(result.loss)} at step {self.done}. The last checkpoint is "
-                f"{self.last_checkpoint or 'none'}; try a smaller --policy.optimizer_lr, and check "
-                "the dataset for NaN."
-            )
 
     def save(self) -> Path:
         """Write a checkpoint of the present step; a kill meanwhile leaves the one before."""
@@ -202,21 +191,50 @@ class Trainer:
             )
         load_optimizer(state, self.optimizer)
         load_scheduler(state, self.scheduler)
+        self._set_rates()
         if self.ema is not None and (state / EMA_STATE).is_file():
             self.ema.load_state_dict(load_file(state / EMA_STATE))
         load_random_state(state)
         self.last_checkpoint = checkpoint
 
-    def _visit_stations(self) -> None:
-        """Do what is due after a step: held-out loss, rollouts, checkpoint."""
+    def _set_rates(self) -> None:
+        """Give the next step the rate of this run's schedule: other --steps make another curve.
+
+        LeRobot does the first resumed step with the saved rate, 0 where a finished run goes on.
+        """
+        assert self.flags.scheduler is not None
+        multiplier = schedule_multiplier(self.flags.scheduler, self.flags.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * multiplier(self.done)
+
+    def _visit_stations(self, result: StepResult) -> None:
+        """Do what is due after a step: held-out loss, checkpoint, rollouts.
+
+        Raises:
+            TrainingError: The loss is not finite; it is looked at where something is due, since a
+                look at every step would make a GPU wait.
+        """
         flags, is_last = self.flags, self.done == self.flags.steps
+        saves = flags.save_checkpoint and (is_last or _due(self.done, flags.save_freq))
+        if saves or is_last or _due(self.done, flags.log_freq):
+            self._check_finite(result)
         if self.data.held_out is not None and _due(self.done, flags.eval_steps):
             self._write({"step": self.done, "eval_loss": self.held_out_loss()})
-        if flags.save_checkpoint and (is_last or _due(self.done, flags.save_freq)):
+        if saves:
             self.save()
         rolls = _due(self.done, flags.env_eval_freq) or (is_last and flags.env_eval_freq > 0)
         if self.rollouts is not None and rolls:
             self._write({"step": self.done, "rollouts": self._roll_out(self.rollouts)})
+
+    def _check_finite(self, result: StepResult) -> None:
+        if torch.isfinite(result.loss) and torch.isfinite(result.grad_norm):
+            return
+        raise TrainingError(
+            f"loss {float(result.loss)}, gradient norm {float(result.grad_norm)} at step "
+            f"{self.done}: the weights are lost. The last checkpoint is "
+            f"{self.last_checkpoint or 'none'}; try a smaller --policy.optimizer_lr, and look for "
+            "NaN in the dataset."
+        )
 
     @torch.no_grad()
     def held_out_loss(self) -> float:

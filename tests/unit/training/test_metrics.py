@@ -23,7 +23,7 @@ def _result(loss: float, lr: float = 1e-4) -> StepResult:
 
 
 def test_a_line_averages_the_steps_since_the_line_before() -> None:
-    averages = Averages(batch_size=4, num_frames=16, num_episodes=2)
+    averages = Averages(batch_size=4, num_frames=16)
     averages.add(_result(1.0), 0.0)
     averages.add(_result(3.0, lr=2e-4), 0.0)
     entry = averages.flush(2)
@@ -36,7 +36,7 @@ def test_a_line_averages_the_steps_since_the_line_before() -> None:
 
 
 def averages_entry(loss: float) -> dict[str, float]:
-    averages = Averages(4, 16, 2)
+    averages = Averages(4, 16)
     averages.add(_result(loss), 0.0)
     return averages.flush(1)
 
@@ -44,7 +44,7 @@ def averages_entry(loss: float) -> dict[str, float]:
 def test_pauses_do_not_count_as_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 10.0, 20.0])
     monkeypatch.setattr("vlakit.training.metrics.time.perf_counter", lambda: next(now))
-    averages = Averages(4, 16, 2)
+    averages = Averages(4, 16)
     averages.add(_result(1.0), 0.0)
     averages.pause(8.0)
     assert averages.flush(1)["samples_per_s"] == pytest.approx(2.0)
