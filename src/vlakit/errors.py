@@ -12,8 +12,8 @@
     ├── SimulatorError       a simulator that cannot start, render or go on
     └── ServingError         a policy server or its client
 
-A message has three parts: what was given, what was expected, what to do next. The command line prints
-it as one line with exit code 2; `--debug` shows the traceback. `assert` is for our own bugs.
+A message has three parts: what was given, what was expected, what to do next. The command line
+prints it as one line with exit code 2; `--debug` shows the traceback. `assert` is for our own bugs.
 """
 
 from __future__ import annotations
