@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from vlakit.datasets.metadata import DatasetMetadata, read_table, unreadable
+from vlakit.datasets.episodes import read_table, unreadable
+from vlakit.datasets.metadata import DatasetMetadata
 from vlakit.errors import DatasetError
 
 

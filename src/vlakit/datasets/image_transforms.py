@@ -54,6 +54,9 @@ class ImageTransforms:
         self._apply = [_build(name, entry) for name, entry in entries]
         self._count = min(config.max_num_transforms, len(entries))
 
+    def __reduce__(self) -> tuple[type[ImageTransforms], tuple[ImageTransformsConfig]]:
+        return type(self), (self.config,)  # worker processes build their own
+
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return changed images, a new tensor of the same shape, dtype and device.
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlakit.datasets.episodes import INFO_PATH
 from vlakit.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_REVISION = "v3.0"
-INFO_PATH = "meta/info.json"
 
 
 def lerobot_home() -> Path:

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from vlakit.datasets import tables
-from vlakit.datasets.metadata import DATA_PATH, EPISODES_PATH, VIDEO_PATH, DatasetMetadata
+from vlakit.datasets.episodes import DATA_PATH, EPISODES_PATH, VIDEO_PATH
+from vlakit.datasets.metadata import DatasetMetadata
 from vlakit.datasets.video_encoding import ClipJoiner
 
 CHUNKS_SIZE = 1000

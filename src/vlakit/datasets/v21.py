@@ -13,14 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from vlakit.datasets.metadata import (
-    INFO_PATH,
-    DatasetMetadata,
-    EpisodeTable,
-    Stats,
-    VideoSpans,
-    parse_stats,
-)
+from vlakit.datasets.episodes import INFO_PATH, EpisodeTable, VideoSpans
+from vlakit.datasets.metadata import DatasetMetadata, Stats, parse_stats
 from vlakit.datasets.stats import aggregate_reference
 from vlakit.errors import DatasetError
 

@@ -22,17 +22,17 @@ from PIL import Image
 
 from vlakit.datasets import tables
 from vlakit.datasets.episode_buffer import EpisodeBuffer, check_features
-from vlakit.datasets.location import lerobot_home
-from vlakit.datasets.metadata import (
+from vlakit.datasets.episodes import (
     DATA_PATH,
     INFO_PATH,
     STATS_PATH,
     TASKS_PATH,
     VIDEO_PATH,
-    load_metadata,
     read_json,
     read_table,
 )
+from vlakit.datasets.location import lerobot_home
+from vlakit.datasets.metadata import load_metadata
 from vlakit.datasets.rolling_files import CHUNKS_SIZE, RollingFiles, last_places
 from vlakit.datasets.stats import (
     PixelHistogram,

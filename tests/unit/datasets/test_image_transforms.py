@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import colorsys
+import pickle
 
 import pytest
 import torch
@@ -160,6 +161,13 @@ def test_the_input_is_left_alone_and_disabled_returns_it() -> None:
     one("ColorJitter", brightness=[0.1, 0.2])(x)
     assert torch.equal(x, before)
     assert ImageTransforms(ImageTransformsConfig())(x) is x
+
+
+def test_transforms_travel_to_worker_processes() -> None:
+    transforms = ImageTransforms(ImageTransformsConfig(enable=True))
+    x = images()
+    copy = pickle.loads(pickle.dumps(transforms))
+    assert torch.equal(copy(x, seeded(0)), transforms(x, seeded(0)))
 
 
 @pytest.mark.parametrize(
