@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vlakit.cli.demo import prepare_folder
+from vlakit.cli.demo_steps import DemoFlags, plan
+from vlakit.cli.main import COMMANDS
+from vlakit.errors import ConfigError
+
+
+def test_every_step_is_a_command_that_can_be_typed() -> None:
+    for step in plan(DemoFlags()):
+        words = shlex.split(step.command.replace("\\\n", " "))
+        assert words[0] == "vlakit"
+        assert words[1] in COMMANDS
+        assert words[1:] == list(step.arguments)
+
+
+def test_each_task_is_tried_with_the_other_ones_instruction() -> None:
+    told = {
+        step.title: [flag for flag in step.arguments if flag.startswith("--eval.instruction")]
+        for step in plan(DemoFlags())
+        if "other instruction" in step.title
+    }
+    assert told == {
+        "Evaluate drawer-open-v3: other instruction": ["--eval.instruction=close the drawer"],
+        "Evaluate drawer-close-v3: other instruction": ["--eval.instruction=open the drawer"],
+    }
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_rollouts_use_seeds_that_the_recording_cannot_have_used(seed: int) -> None:
+    flags = DemoFlags(seed=seed)
+    collect, evaluate = plan(flags)[0], plan(flags)[2]
+    first_recorded = int(_value(collect.arguments, "--seed"))
+    first_rollout = int(_value(evaluate.arguments, "--seed"))
+    most_attempts = 5 * flags.episodes + 10  # collect gives up on experts that fail more often
+    assert first_rollout >= first_recorded + most_attempts
+    next_run = int(_value(plan(DemoFlags(seed=seed + 1))[0].arguments, "--seed"))
+    assert first_rollout + flags.n_episodes <= next_run
+
+
+def test_an_earlier_demo_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
+    flags = DemoFlags(output_dir=tmp_path / "demo")
+    prepare_folder(flags)
+    (flags.output_dir / "report.html").write_text("old")
+    prepare_folder(flags)
+    assert [path.name for path in flags.output_dir.iterdir()] == ["demo.json"]
+
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="thesis holds something that no demo made"):
+        prepare_folder(DemoFlags(output_dir=tmp_path / "thesis"))
+    assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+
+def test_unknown_task_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'drawer-open-v3'"):
+        DemoFlags(tasks=("drawer-opn-v3", "drawer-close-v3"))
+
+
+def _value(arguments: object, name: str) -> str:
+    assert isinstance(arguments, list)
+    return next(flag.split("=", 1)[1] for flag in arguments if flag.startswith(f"{name}="))
