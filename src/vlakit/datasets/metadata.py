@@ -129,7 +129,7 @@ class DatasetMetadata:
 
     def _check_stats(self, stats: Stats) -> None:
         for name, entry in self.features.items():
-            if feature_type(name, entry["dtype"]) is None or entry["dtype"] == "string":
+            if feature_type(name, entry["dtype"]) is None or entry["dtype"] in ("string", "language"):
                 continue
             missing = {"min", "max", "mean", "std"} - stats.get(name, {}).keys()
             if missing:

@@ -108,6 +108,8 @@ def test_negative_and_foreign_indices(recorded: Path) -> None:
         dataset[34]
 
 
+# Python 3.12 warns of fork beside threads; torch's default context was fork until then.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_give_the_same_batches(recorded: Path, context: str) -> None:
     dataset = LeRobotDataset("me/toy", recorded, return_uint8=True)
