@@ -129,7 +129,8 @@ class DatasetMetadata:
 
     def _check_stats(self, stats: Stats) -> None:
         for name, entry in self.features.items():
-            if feature_type(name, entry["dtype"]) is None or entry["dtype"] in ("string", "language"):
+            is_text = entry["dtype"] in ("string", "language")
+            if is_text or feature_type(name, entry["dtype"]) is None:
                 continue
             missing = {"min", "max", "mean", "std"} - stats.get(name, {}).keys()
             if missing:
