@@ -11,16 +11,28 @@ from torch.utils.checkpoint import checkpoint
 
 from vlakit.errors import ConfigError, did_you_mean
 
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
     "identity": nn.Identity,
     "silu": nn.SiLU,
     "swish": nn.SiLU,
     "gelu": nn.GELU,
+    "gelu_python": nn.GELU,
+    "gelu_fast": lambda: nn.GELU(approximate="tanh"),
     "gelu_new": lambda: nn.GELU(approximate="tanh"),
     "gelu_pytorch_tanh": lambda: nn.GELU(approximate="tanh"),
+    "quick_gelu": QuickGELU,
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
+    "hardswish": nn.Hardswish,
     "leaky_relu": nn.LeakyReLU,
     "mish": nn.Mish,
     "sigmoid": nn.Sigmoid,

@@ -5,9 +5,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers.activations import ACT2FN
 
 from vlakit.errors import ConfigError
-from vlakit.policies.backbones.layers import RMSNorm, activation, inverse_frequencies, rotate
+from vlakit.policies.backbones.layers import (
+    ACTIVATIONS,
+    RMSNorm,
+    activation,
+    inverse_frequencies,
+    rotate,
+)
 
 
 def test_norm_has_unit_root_mean_square() -> None:
@@ -25,6 +32,13 @@ def test_rotation_keeps_lengths_and_relative_angles() -> None:
 
     torch.testing.assert_close(turned(x, 3).norm(), x.norm())
     torch.testing.assert_close(turned(x, 3) @ turned(y, 5), turned(x, 10) @ turned(y, 12))
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_activations_equal_transformers(name: str) -> None:
+    x = torch.linspace(-4, 4, 33)
+    theirs = ACT2FN["linear" if name == "identity" else name]
+    torch.testing.assert_close(activation(name)(x), theirs(x), rtol=1e-6, atol=1e-6)
 
 
 def test_unknown_activation_is_refused_with_the_nearest() -> None:
