@@ -8,6 +8,7 @@ process, and puts what they wrote into `report.html`.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ REPORT_FILE = "report.html"
 
 def main(argv: Sequence[str]) -> int:
     """Run the demo and say where the report is."""
+    # As in `vlakit eval`, and set here because torch is imported before that step.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     flags = parse_flags(DemoFlags, argv, prog="vlakit demo", summary=SUMMARY)
     from vlakit.cli.demo_report import make_report
     from vlakit.cli.main import run_command

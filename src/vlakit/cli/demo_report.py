@@ -42,7 +42,7 @@ def make_report(flags: DemoFlags, seconds: Mapping[str, float], total_seconds: f
         SuccessRow(
             task=task,
             instruction=INSTRUCTIONS[task],
-            cells=[_cell(flags.output_dir / condition.folder / task) for condition in CONDITIONS],
+            cells=[_cell(flags.output_dir / condition.folder, task) for condition in CONDITIONS],
         )
         for task in flags.tasks
     ]
@@ -59,12 +59,13 @@ def make_report(flags: DemoFlags, seconds: Mapping[str, float], total_seconds: f
     )
 
 
-def _task_entry(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "eval_info.json").read_text(encoding="utf-8"))["per_task"][0]
+def _task_entry(folder: Path, task: str) -> dict[str, Any]:
+    entries = json.loads((folder / "eval_info.json").read_text(encoding="utf-8"))["per_task"]
+    return next(entry for entry in entries if entry["task"] == task)
 
 
-def _cell(folder: Path) -> SuccessCell:
-    successes = _task_entry(folder)["metrics"]["successes"]
+def _cell(folder: Path, task: str) -> SuccessCell:
+    successes = _task_entry(folder, task)["metrics"]["successes"]
     return SuccessCell(successes=sum(successes), num_rollouts=len(successes))
 
 
@@ -76,10 +77,10 @@ def _losses(path: Path) -> list[tuple[int, float]]:
 def _videos(flags: DemoFlags, task: str) -> list[RolloutVideo]:
     """The expert and each condition's first rollout, all from the same start."""
     film = flags.output_dir / "expert" / f"{task}.mp4"
-    _film_expert(task, flags.first_rollout_seed, film)
+    _film_expert(flags, task, film)
     videos = [RolloutVideo(path=film, caption=f"expert, “{INSTRUCTIONS[task]}”")]
     for condition in CONDITIONS:
-        entry = _task_entry(flags.output_dir / condition.folder / task)
+        entry = _task_entry(flags.output_dir / condition.folder, task)
         videos.append(
             RolloutVideo(
                 path=Path(entry["metrics"]["video_paths"][0]),
@@ -90,11 +91,11 @@ def _videos(flags: DemoFlags, task: str) -> list[RolloutVideo]:
     return videos
 
 
-def _film_expert(task: str, seed: int, path: Path) -> None:
-    config = parse_flags(_EnvFlags, env_flags(task), prog="vlakit demo").env
+def _film_expert(flags: DemoFlags, task: str, path: Path) -> None:
+    config = parse_flags(_EnvFlags, env_flags(flags), prog="vlakit demo").env
     environment = config.make(task)
     video = VideoFile(path, config.fps)
-    environment.reset(seed)
+    environment.reset(flags.first_rollout_seed)
     for _ in range(environment.max_steps):
         video.add(environment.render()[None])
         if environment.step(environment.expert_action()).terminated:

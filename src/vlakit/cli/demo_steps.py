@@ -84,7 +84,8 @@ class Condition:
     name: str
     folder: str
     note: str
-    flags: Sequence[str] = ()
+    blanks_images: bool = False
+    swaps_instructions: bool = False
 
 
 CONDITIONS = (
@@ -97,35 +98,35 @@ CONDITIONS = (
         name="images blanked",
         folder="eval_blank_images",
         note="control: the policy sees one grey picture. What still succeeds needs no eyes.",
-        flags=["--eval.blank_images=true"],
+        blanks_images=True,
     ),
     Condition(
         name="other instruction",
         folder="eval_other_instruction",
         note="control: the policy is told to do the other task. A policy that listens fails here.",
-        flags=["--eval.instruction={other}"],
+        swaps_instructions=True,
     ),
 )
 
 
 def plan(flags: DemoFlags) -> list[Step]:
     """Return every command of the demo in order."""
-    steps = [
+    rollouts = [
+        Step(title=f"Evaluate: {condition.name}", arguments=_evaluate(flags, condition))
+        for condition in CONDITIONS
+    ]
+    return [
         Step(title="Record demonstrations", arguments=_collect(flags)),
         Step(title="Train", arguments=_train(flags)),
+        *rollouts,
     ]
-    for condition in CONDITIONS:
-        for task, other in (flags.tasks, flags.tasks[::-1]):
-            arguments = _evaluate(flags, condition, task, other)
-            steps.append(Step(title=f"Evaluate {task}: {condition.name}", arguments=arguments))
-    return steps
 
 
-def env_flags(tasks: str) -> list[str]:
+def env_flags(flags: DemoFlags) -> list[str]:
     """Return the simulator's flags, equal in recording and evaluation."""
     return [
         "--env.type=metaworld",
-        f"--env.task={tasks}",
+        f"--env.task={','.join(flags.tasks)}",
         f"--env.observation_height={_SIZE}",
         f"--env.observation_width={_SIZE}",
         # The drawer has to cover enough pixels to be located.
@@ -137,7 +138,7 @@ def env_flags(tasks: str) -> list[str]:
 def _collect(flags: DemoFlags) -> list[str]:
     return [
         "collect",
-        *env_flags(",".join(flags.tasks)),
+        *env_flags(flags),
         f"--episodes={flags.episodes}",
         "--noise=0.5",
         f"--seed={flags.seed * _SEEDS_PER_RUN}",
@@ -149,7 +150,10 @@ def _collect(flags: DemoFlags) -> list[str]:
 
 def _train(flags: DemoFlags) -> list[str]:
     brightness = {"type": "ColorJitter", "kwargs": {"brightness": [0.8, 1.2]}}
-    shift = {"type": "RandomAffine", "kwargs": {"degrees": [0, 0], "translate": [0.05, 0.05]}}
+    shift = {
+        "type": "RandomAffine",
+        "kwargs": {"translate": [0.05, 0.05], "degrees": 0, "fill": "edge"},
+    }
     scaling = {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "QUANTILES"}
     return [
         "train",
@@ -185,16 +189,23 @@ def _train(flags: DemoFlags) -> list[str]:
     ]
 
 
-def _evaluate(flags: DemoFlags, condition: Condition, task: str, other: str) -> list[str]:
+def _evaluate(flags: DemoFlags, condition: Condition) -> list[str]:
     checkpoint = flags.output_dir / "train/checkpoints/last/pretrained_model_ema"
+    controls = ["--eval.blank_images=true"] if condition.blanks_images else []
+    if condition.swaps_instructions:
+        told = {
+            task: INSTRUCTIONS[other]
+            for task, other in zip(flags.tasks, reversed(flags.tasks), strict=True)
+        }
+        controls.append(f"--eval.instructions={json.dumps(told)}")
     return [
         "eval",
         f"--policy.path={checkpoint}",
         f"--policy.device={flags.device}",
-        *env_flags(task),
+        *env_flags(flags),
         f"--eval.n_episodes={flags.n_episodes}",
         "--eval.max_videos=1",
-        *(flag.format(other=INSTRUCTIONS[other]) for flag in condition.flags),
+        *controls,
         f"--seed={flags.first_rollout_seed}",
-        f"--output_dir={flags.output_dir / condition.folder / task}",
+        f"--output_dir={flags.output_dir / condition.folder}",
     ]
