@@ -167,17 +167,14 @@ def model_config(tokenizer: Tokenizer) -> dict:
 
 
 CHAT_TEMPLATE = (
-    "{%- for message in messages %}"
-    "{%- if loop.first and message['role'] != 'system' %}"
-    "{{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{%- endif %}"
-    "{{- '<|im_start|>' + message['role'] + '\n' }}"
-    "{%- if message['content'] is string %}{{- message['content'] }}{%- else %}"
-    "{%- for part in message['content'] %}"
-    "{%- if part['type'] == 'image' %}{{- '<|vision_start|><|image_pad|><|vision_end|>' }}"
-    "{%- elif part['type'] == 'video' %}{{- '<|vision_start|><|video_pad|><|vision_end|>' }}"
-    "{%- elif 'text' in part %}{{- part['text'] }}{%- endif %}"
-    "{%- endfor %}{%- endif %}{{- '<|im_end|>\n' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+    "{%- for message in messages %}{%- if loop.first and message['role'] != 'system' %}{{- "
+    "'<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{%- endif %}{{- "
+    "'<|im_start|>' + message['role'] + '\n' }}{%- if message['content'] is string %}{{- "
+    "message['content'] }}{%- else %}{%- for part in message['content'] %}{%- if part['type'] == "
+    "'image' %}{{- '<|vision_start|><|image_pad|><|vision_end|>' }}{%- elif part['type'] == "
+    "'video' %}{{- '<|vision_start|><|video_pad|><|vision_end|>' }}{%- elif 'text' in part %}{{- "
+    "part['text'] }}{%- endif %}{%- endfor %}{%- endif %}{{- '<|im_end|>\n' }}{%- endfor %}{%- if "
+    "add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
 TOKENIZER_CONFIG = {
     # Not Qwen2Tokenizer: that class rebuilds the word pattern and would split the fixed phrases.

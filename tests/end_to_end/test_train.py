@@ -171,10 +171,8 @@ def test_a_schedule_that_ends_early_is_said_before_the_first_step(
 @pytest.mark.parametrize("arguments", [["--help"], ["--help", "--policy.type=eo1"]])
 def test_help_needs_no_torch(arguments: list[str]) -> None:
     code = (
-        "import sys; from vlakit.cli.main import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "print('torch' in sys.modules, 'rich' in sys.modules)"
+        "import sys; from vlakit.cli.main import main\ntry: main(sys.argv[1:])\nexcept SystemExit: "
+        "pass\nprint('torch' in sys.modules, 'rich' in sys.modules)"
     )
     command = [sys.executable, "-c", code, "train", *arguments]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -51,8 +51,7 @@ def _check_dtype(name: str, dtype: str, shape: tuple[int, ...]) -> None:
         if channels != 3 and (dtype == "video" or channels != 1):
             raise DatasetError(
                 f"camera {name!r} has shape {shape}; expected (height, width, 3) or (3, height, "
-                "width)"
-                ", and for dtype 'image' also 1 channel."
+                "width), and for dtype 'image' also 1 channel."
             )
         return
     if dtype == "string":
@@ -64,8 +63,7 @@ def _check_dtype(name: str, dtype: str, shape: tuple[int, ...]) -> None:
     if kind not in "biuf" or np.dtype(dtype).name != dtype:
         raise DatasetError(
             f"feature {name!r} has dtype {dtype!r}; expected image, video, string or a numpy name "
-            "such "
-            "as float32, int64 or bool."
+            "such as float32, int64 or bool."
         )
 
 
@@ -156,8 +154,7 @@ class EpisodeBuffer:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DatasetError(
                 f"frame {len(self)}: {name!r} holds NaN or infinity ({array.ravel()[:8]}); "
-                "expected "
-                "finite numbers. Discard the episode or repair the signal."
+                "expected finite numbers. Discard the episode or repair the signal."
             )
         return array.copy()
 
@@ -176,8 +173,7 @@ class EpisodeBuffer:
             if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
                 raise DatasetError(
                     f"frame {len(self)}: camera {name!r} is {array.dtype} and leaves [0, 1]; give "
-                    "uint8, "
-                    "or floats in [0, 1]."
+                    "uint8, or floats in [0, 1]."
                 )
             array = np.round(array * 255).astype(np.uint8)
         if array.dtype != np.uint8:

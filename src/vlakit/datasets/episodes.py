@@ -161,8 +161,7 @@ def _read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
     if missing:
         raise DatasetError(
             f"{path} lacks the column {missing[0]!r}, which the features in info.json call for; "
-            "fetch "
-            "the dataset again."
+            "fetch the dataset again."
         )
     return read_table(path, columns)
 

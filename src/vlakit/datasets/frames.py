@@ -151,9 +151,8 @@ def _check_episodes(
         raise DatasetError(
             f"{metadata.root / metadata.episodes.data_paths[episode]}: episode {episode} has "
             f"{counts[wrong[0]]} frames, but the metadata promise {promised[wrong[0]]}. The copy "
-            "or "
-            "the recording is incomplete: fetch the dataset again, or leave the episode out with "
-            "--dataset.episodes."
+            "or the recording is incomplete: fetch the dataset again, or leave the episode out "
+            "with --dataset.episodes."
         )
     starts = np.concatenate([[0], np.flatnonzero(np.diff(index)) + 1]).astype(np.int64)
     ends = np.append(starts[1:], len(index))
@@ -215,8 +214,7 @@ class ImageColumn:
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise DatasetError(
                 f"{self._paths[file_id]}: picture {self.name!r} in row {file_row} cannot be "
-                "decoded "
-                f"({error}); expected a PNG. Fetch the dataset again."
+                f"decoded ({error}); expected a PNG. Fetch the dataset again."
             ) from error
         return pixels if pixels.ndim == 3 else pixels[..., None]
 

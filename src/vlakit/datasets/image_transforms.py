@@ -205,9 +205,8 @@ def _affine(name: str, entry: ImageTransformConfig) -> Apply:
     shares = entry.kwargs.get("translate") or [0.0, 0.0]
     if len(shares) != 2 or not all(0 <= share <= 1 for share in shares):
         raise ConfigError(
-            f"--dataset.image_transforms.tfs.{name}: translate is {shares}; expected two shares "
-            "in [0, 1] "
-            "of width and height."
+            f"--dataset.image_transforms.tfs.{name}: translate is {shares}; expected two shares in "
+            "[0, 1] of width and height."
         )
     fill = entry.kwargs.get("fill", "black")
     if fill not in ("black", "edge", 0):

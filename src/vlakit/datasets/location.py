@@ -64,8 +64,7 @@ def locate(
         if not (local_dir / INFO_PATH).is_file():
             raise DatasetError(
                 f"{local_dir} has no {INFO_PATH}: it is not a LeRobot dataset, or its recording "
-                "was "
-                "never finalized. Give --dataset.root the folder that holds meta/."
+                "was never finalized. Give --dataset.root the folder that holds meta/."
             )
         return DatasetLocation(repo_id, local_dir)
     home = lerobot_home() / repo_id
@@ -94,8 +93,7 @@ def _locate_on_hub(
         if not (snapshot / INFO_PATH).is_file():
             raise DatasetError(
                 f"hub dataset {repo_id} (revision {candidate}) has no {INFO_PATH}; expected a "
-                "LeRobot "
-                "dataset of version v3.0 or v2.1. Check --dataset.repo_id."
+                "LeRobot dataset of version v3.0 or v2.1. Check --dataset.repo_id."
             )
         return DatasetLocation(repo_id, snapshot, candidate, token, local_dir)
     raise AssertionError("unreachable: the last revision returns or raises")
@@ -163,10 +161,8 @@ def _snapshot(
     except RepositoryNotFoundError as error:
         raise DatasetError(
             f"dataset {repo_id} is neither at {local_dir or lerobot_home() / repo_id} nor on the "
-            "hub "
-            "(or it is private): check --dataset.repo_id and --dataset.root; for a private one "
-            "give "
-            "token= or set HF_TOKEN."
+            "hub (or it is private): check --dataset.repo_id and --dataset.root; for a private one "
+            "give token= or set HF_TOKEN."
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise DatasetError(

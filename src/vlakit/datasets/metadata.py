@@ -122,8 +122,7 @@ class DatasetMetadata:
         if not path.is_file():
             raise DatasetError(
                 f"{path} is missing: a dataset needs statistics to normalise its features. Make "
-                "them "
-                "with vlakit.datasets.stats.write_stats(dataset)."
+                "them with vlakit.datasets.stats.write_stats(dataset)."
             )
         return parse_stats(read_json(path))
 
@@ -137,8 +136,7 @@ class DatasetMetadata:
                 raise DatasetError(
                     f"the statistics in {self.root / 'meta'} lack {', '.join(sorted(missing))} of "
                     f"feature {name!r}; expected an entry for every feature of info.json. Make "
-                    "them "
-                    "anew with vlakit.datasets.stats.write_stats(dataset)."
+                    "them anew with vlakit.datasets.stats.write_stats(dataset)."
                 )
 
     def files_of(self, episodes: Sequence[int]) -> list[str]:
@@ -173,8 +171,7 @@ def load_metadata(repo_id: str, root: Path) -> DatasetMetadata:
         )
         raise DatasetError(
             f"{root / INFO_PATH}: codebase_version is {info['codebase_version']}; vlakit reads "
-            "v3.0 "
-            f"and v2.1. {todo}"
+            f"v3.0 and v2.1. {todo}"
         )
     _check_totals(metadata)
     return metadata
@@ -188,9 +185,8 @@ def _check_totals(metadata: DatasetMetadata) -> None:
         if metadata.info[key] != found:
             raise DatasetError(
                 f"{metadata.root / INFO_PATH}: {key} is {metadata.info[key]}, but the episodes in "
-                "meta "
-                f"hold {found}. The recording was cut off or files are missing: fetch the dataset "
-                "again or record it anew."
+                f"meta hold {found}. The recording was cut off or files are missing: fetch the "
+                "dataset again or record it anew."
             )
 
 

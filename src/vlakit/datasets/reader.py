@@ -107,8 +107,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if highest >= len(self.meta.tasks):
             raise DatasetError(
                 f"{self.root / 'data'}: a frame has task_index {highest}, but the metadata know "
-                "only "
-                f"{len(self.meta.tasks)} tasks. Fetch the dataset again."
+                f"only {len(self.meta.tasks)} tasks. Fetch the dataset again."
             )
 
     def _load_stats(self) -> Stats:
@@ -263,7 +262,6 @@ def _chosen_episodes(meta: DatasetMetadata, episodes: Sequence[int] | None) -> l
     if unknown or not len(episodes):
         raise DatasetError(
             f"episodes={list(episodes)} asks for {unknown or 'nothing'}; {meta.root} has episodes "
-            "0 to "
-            f"{meta.total_episodes - 1}. Correct --dataset.episodes."
+            f"0 to {meta.total_episodes - 1}. Correct --dataset.episodes."
         )
     return [int(episode) for episode in episodes]

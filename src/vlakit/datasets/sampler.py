@@ -59,8 +59,7 @@ class EpochSampler:
         if start_step < 0 or not 0 <= rank < world_size:
             raise ConfigError(
                 f"start_step={start_step}, rank={rank}, world_size={world_size}: expected a step "
-                "from 0 "
-                "and a rank below world_size."
+                "from 0 and a rank below world_size."
             )
         self.num_frames, self.seed, self.batch_size = num_frames, seed, batch_size
         self.step = start_step

@@ -156,9 +156,8 @@ class TorchcodecDecoder:
         except (ImportError, RuntimeError, OSError) as error:
             raise ConfigError(
                 "--dataset.video_backend=torchcodec does not load here "
-                f"({str(error).splitlines()[0]})"
-                "; install torchcodec with its ffmpeg libraries or use "
-                "--dataset.video_backend=pyav."
+                f"({str(error).splitlines()[0]}); install torchcodec with its ffmpeg libraries or "
+                "use --dataset.video_backend=pyav."
             ) from error
         try:
             self._decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")
@@ -178,8 +177,7 @@ class TorchcodecDecoder:
             if abs(pts - time) > tolerance_s:
                 raise DatasetError(
                     f"{self.path} has no frame at {time:.6f} s: the nearest is at {pts:.6f} s, "
-                    "allowed "
-                    f"are {tolerance_s} s (tolerance_s); fetch the dataset again."
+                    f"allowed are {tolerance_s} s (tolerance_s); fetch the dataset again."
                 )
             yield pixels.numpy()
 

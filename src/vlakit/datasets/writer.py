@@ -139,8 +139,7 @@ class LeRobotDatasetWriter:
         if path.exists():
             raise DatasetError(
                 f"{path} exists already; a new dataset needs a folder of its own. Remove it or "
-                "give "
-                "another root."
+                "give another root."
             )
         path.mkdir(parents=True)
         has_videos = any(entry["dtype"] == "video" for entry in checked.values())
@@ -375,8 +374,7 @@ class LeRobotDatasetWriter:
         if self._broken:
             raise DatasetError(
                 f"{self.root}: saving an episode failed half way, so the recording cannot be "
-                "finalized. "
-                "Remove the folder and record again."
+                "finalized. Remove the folder and record again."
             )
         shutil.rmtree(self.root)
         raise DatasetError(
@@ -440,6 +438,5 @@ def _check_even(name: str, height: int, width: int) -> None:
     if height % 2 or width % 2:
         raise DatasetError(
             f"camera {name!r} is {width}x{height}; a yuv420p video needs even sides. Crop or "
-            "resize it, or "
-            "store it with dtype 'image'."
+            "resize it, or store it with dtype 'image'."
         )

@@ -123,9 +123,8 @@ class Averages:
 def log_line(entry: dict[str, Any]) -> str:
     """Return a log entry as one short line."""
     return (
-        f"step {entry['step']:>7,}  epoch {entry['epochs']:.2f}  loss {entry['loss']:.4f}  "
-        f"grad {entry['grad_norm']:.3g}  lr {entry['lr']:.2e}  "
-        f"{entry['samples_per_s']:.1f} samples/s"
+        f"step {entry['step']:>7,}  epoch {entry['epochs']:.2f}  loss {entry['loss']:.4f}  grad "
+        f"{entry['grad_norm']:.3g}  lr {entry['lr']:.2e}  {entry['samples_per_s']:.1f} samples/s"
     )
 
 

@@ -24,9 +24,8 @@ def tokenizer() -> TextTokenizer:
 
 def test_a_conversation_without_system_message_gets_qwens() -> None:
     assert render_conversation([("user", [None, "hi"])], add_generation_prompt=True) == (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>hi<|im_end|>\n"
-        "<|im_start|>assistant\n"
+        "<|im_start|>system\nYou are a helpful "
+        "assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>hi<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
