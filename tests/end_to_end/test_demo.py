@@ -25,5 +25,5 @@ def test_demo_records_trains_evaluates_and_reports(tmp_path: Path) -> None:
     kept = (folder / "dataset/meta/vlakit_collection.jsonl").read_text().splitlines()[1:]
     recorded = {json.loads(line)["seed"] for line in kept}
     info = json.loads((folder / "eval/eval_info.json").read_text())
-    assert [entry["task"] for entry in info["per_task"]] == ["drawer-open-v3", "drawer-close-v3"]
+    assert [entry["task"] for entry in info["per_task"]] == ["window-open-v3", "window-close-v3"]
     assert all(recorded.isdisjoint(entry["seeds"]) for entry in info["per_task"])

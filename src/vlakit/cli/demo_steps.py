@@ -30,11 +30,11 @@ class DemoFlags:
 
     output_dir: Path = Path("outputs/demo")
     """Folder for everything; an earlier demo in it is replaced."""
-    tasks: tuple[str, str] = ("drawer-open-v3", "drawer-close-v3")
+    tasks: tuple[str, str] = ("window-open-v3", "window-close-v3")
     """Two Meta-World tasks that share a scene: each one's instruction is the other's control."""
     episodes: int = 50
     """Demonstrations per task."""
-    steps: int = 1000
+    steps: int = 1500
     """Training steps."""
     batch_size: int = 64
     """Frames per training step."""
@@ -53,7 +53,7 @@ class DemoFlags:
         for task in self.tasks:
             if task not in INSTRUCTIONS:
                 raise ConfigError(
-                    f"--tasks: {task!r} is no Meta-World task, such as drawer-open-v3."
+                    f"--tasks: {task!r} is no Meta-World task, such as window-open-v3."
                     + did_you_mean(task, INSTRUCTIONS)
                 )
 
@@ -129,7 +129,7 @@ def env_flags(flags: DemoFlags) -> list[str]:
         f"--env.task={','.join(flags.tasks)}",
         f"--env.observation_height={_SIZE}",
         f"--env.observation_width={_SIZE}",
-        # The drawer has to cover enough pixels to be located.
+        # The window has to cover enough pixels to be located.
         "--env.crop=[0.34,0.14,0.94,0.74]",
         "--env.episode_length=200",
     ]

@@ -158,7 +158,7 @@ def loss_curve_svg(
     points: Sequence[tuple[int, float]], *, width: int = 860, height: int = 260
 ) -> str:
     """Return the training loss as an SVG line, from 0 to its largest value, five ticks an axis."""
-    left, right, top, bottom = 52, 12, 12, 30
+    left, right, top, bottom = 52, 24, 12, 30
     last_step = max(step for step, _ in points)
     largest = max(loss for _, loss in points) * 1.05
 

@@ -28,7 +28,7 @@ def test_each_task_is_tried_with_the_other_ones_instruction() -> None:
         for flag in step.arguments
         if flag.startswith("--eval.instructions=")
     ]
-    assert told == [{"drawer-open-v3": "close the drawer", "drawer-close-v3": "open the drawer"}]
+    assert told == [{"window-open-v3": "close the window", "window-close-v3": "open the window"}]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7])
@@ -58,8 +58,8 @@ def test_an_earlier_demo_is_replaced_and_nothing_else_is(tmp_path: Path) -> None
 
 
 def test_unknown_task_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'drawer-open-v3'"):
-        DemoFlags(tasks=("drawer-opn-v3", "drawer-close-v3"))
+    with pytest.raises(ConfigError, match="Did you mean 'window-open-v3'"):
+        DemoFlags(tasks=("window-opn-v3", "window-close-v3"))
 
 
 def _value(arguments: object, name: str) -> str:
