@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vlakit.datasets.video import PyavDecoder
-from vlakit.datasets.video_encoding import ClipJoiner, VideoEncoding, encode_clip
+from vlakit.datasets.reading.video import PyavDecoder
+from vlakit.datasets.writing.video_encoding import ClipJoiner, VideoEncoding, encode_clip
 
 FPS = 20
 ENCODINGS = {

@@ -9,13 +9,11 @@ and one strength for each. Meaning of a strength, as in torchvision:
 - hue h: turn of the colour circle in turns, [-0.5, 0.5].
 - sharpness s: blend with a smoothed picture (3x3, centre 5, others 1, divided by 13; borders kept).
 - affine: rotation by an angle in degrees about the centre and a shift in whole pixels of at most
-  the given share of (width, height); nearest pixel; what comes from outside is black, or with
-  `"fill":
-  "edge"` the border's pixel.
+  the given share of (width, height); nearest pixel; what comes from outside is black, or the
+  border's pixel with `"fill": "edge"`.
 
 Differs from torchvision: arithmetic is float32 throughout and uint8 is rounded once at the end,
-    where
-torchvision cuts off after every transform. All frames of one sample get the same change.
+where torchvision cuts off after every transform. All frames of one sample get the same change.
 """
 
 from __future__ import annotations
@@ -63,8 +61,7 @@ class ImageTransforms:
         Args:
             images: (n, channels, height, width) or (n, frames, channels, height, width); uint8, or
                 float in [0, 1].
-            generator: CPU generator; the same state gives the same images. None: torch's global
-                one.
+            generator: CPU generator, whose state decides all; None is torch's global one.
         """
         if not self.config.enable or not self._apply:
             return images
@@ -183,8 +180,7 @@ def _hue(images: Tensor, factor: Tensor) -> Tensor:
         torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     turned = sector + 6 * factor[:, :, 0]  # in sixths of the circle
-    # Channel k of a hue is high - spread * clamp(min(p, 4 - p), 0, 1), p = (k + hue) mod 6, k = 5,
-    # 3, 1.
+    # Channel k (5, 3, 1) of a hue: high - spread * clamp(min(p, 4 - p), 0, 1), p = (k + hue) mod 6.
     places = torch.stack([(k + turned) % 6 for k in (5, 3, 1)], dim=2)
     weight = torch.minimum(places, 4 - places).clamp_(0, 1)
     return high[:, :, None] - spread[:, :, None] * weight
@@ -249,8 +245,7 @@ def _rotate_and_shift(images: Tensor, angle: Tensor, shift: Tensor, *, edge: boo
     height, width = images.shape[-2:]
     cos, sin = torch.cos(angle), torch.sin(angle)
     x, y = shift[:, 0], shift[:, 1]
-    # Source pixel of a target pixel, in pixels from the centre, then scaled to grid_sample's [-1,
-    # 1].
+    # Source pixel of a target pixel, from the centre, scaled to grid_sample's [-1, 1].
     rows = torch.stack(
         [
             torch.stack([cos, sin * height / width, -(cos * x + sin * y) * 2 / width], dim=-1),

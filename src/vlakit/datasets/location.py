@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlakit.datasets.episodes import INFO_PATH
+from vlakit.datasets.layout import CODEBASE_VERSION, INFO_PATH
 from vlakit.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_REVISION = "v3.0"
+DEFAULT_REVISION = CODEBASE_VERSION
 
 
 def lerobot_home() -> Path:
@@ -53,8 +53,7 @@ def locate(
     """Find the dataset and make sure that its `meta/` is on disk.
 
     Order: `root`; `$HF_LEROBOT_HOME/<repo_id>` (only without `revision`); the hub, whose snapshots
-        are
-    kept under `$HF_LEROBOT_HOME/hub` and found there when the network is off.
+    are kept under `$HF_LEROBOT_HOME/hub` and found there when the network is off.
 
     Raises:
         DatasetError: the dataset is in none of these places.

@@ -1,30 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a dataset says about itself: features, episodes, tasks, statistics, where its files are.
-
-Version 3.0 is read here; `v21.py` brings version 2.1 into the same form.
-"""
+"""What a dataset says about itself: features, episodes, tasks, statistics, where its files are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlakit.datasets.episodes import (
-    INFO_PATH,
-    STATS_PATH,
-    TASKS_PATH,
-    EpisodeTable,
-    read_episodes,
-    read_json,
-    read_tasks,
-)
+from vlakit.datasets.feature_stats import Stats
 from vlakit.errors import DatasetError
 from vlakit.features import CAMERA_DTYPES, feature_type
 
-Stats = dict[str, dict[str, np.ndarray]]
+
+@dataclass(frozen=True)
+class VideoSpans:
+    """Where each episode lies in one camera's files."""
+
+    paths: list[str]
+    """Per episode: the file, relative to the root."""
+    from_timestamps: np.ndarray
+    """Per episode: time (s) of its first frame within the file, float64."""
+
+
+@dataclass(frozen=True)
+class EpisodeTable:
+    """All episodes of a dataset, column by column; row i is episode i."""
+
+    lengths: np.ndarray
+    tasks: list[list[str]]
+    data_paths: list[str]
+    videos: dict[str, VideoSpans] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Global index after each episode's last frame, int64."""
+        return np.cumsum(self.lengths)
+
+    def __getitem__(self, episode: int) -> dict[str, Any]:
+        """Return one episode under LeRobot's column names."""
+        if not 0 <= episode < len(self):
+            raise IndexError(f"episode {episode} of {len(self)}")
+        end = int(self.ends[episode])
+        return {
+            "episode_index": episode,
+            "tasks": list(self.tasks[episode]),
+            "length": int(self.lengths[episode]),
+            "dataset_from_index": end - int(self.lengths[episode]),
+            "dataset_to_index": end,
+        }
 
 
 class DatasetMetadata:
@@ -34,8 +64,8 @@ class DatasetMetadata:
         info: `info.json` as it stands, feature shapes as tuples.
         episodes: the table of episodes.
         tasks: instructions; a frame's `task_index` is a position in this list.
-        stats: per feature and statistic an array; see `datasets/stats.py`. Loaded when first asked
-            for.
+        load_stats: reads the statistics; called when `stats` is first asked for.
+        stats: per feature and statistic an array; see `feature_stats.py`.
     """
 
     def __init__(
@@ -43,16 +73,18 @@ class DatasetMetadata:
         repo_id: str,
         root: Path,
         info: dict[str, Any],
+        *,
         episodes: EpisodeTable,
         tasks: list[str],
+        load_stats: Callable[[], Stats],
     ) -> None:
         self.repo_id = repo_id
         self.root = root
         self.info = info
         self.episodes = episodes
         self.tasks = tasks
+        self.load_stats = load_stats
         self._stats: Stats | None = None
-        self._stats_loader: Callable[[], Stats] | None = None
 
     @property
     def version(self) -> str:
@@ -104,27 +136,13 @@ class DatasetMetadata:
             DatasetError: the file or a feature's entry is missing.
         """
         if self._stats is None:
-            self._stats = (self._stats_loader or self.load_stats)()
+            self._stats = self.load_stats()
             self._check_stats(self._stats)
         return self._stats
 
     @stats.setter
     def stats(self, stats: Stats) -> None:
         self._stats = stats
-
-    def use_stats_loader(self, load: Callable[[], Stats]) -> None:
-        """Let `load` make the statistics when they are first asked for."""
-        self._stats_loader = load
-
-    def load_stats(self) -> Stats:
-        """Return the statistics as the dataset stores them."""
-        path = self.root / STATS_PATH
-        if not path.is_file():
-            raise DatasetError(
-                f"{path} is missing: a dataset needs statistics to normalise its features. Make "
-                "them with vlakit.datasets.stats.write_stats(dataset)."
-            )
-        return parse_stats(read_json(path))
 
     def _check_stats(self, stats: Stats) -> None:
         for name, entry in self.features.items():
@@ -145,92 +163,3 @@ class DatasetMetadata:
         for spans in self.episodes.videos.values():
             paths.update(spans.paths[episode] for episode in episodes)
         return sorted(paths)
-
-
-def load_metadata(repo_id: str, root: Path) -> DatasetMetadata:
-    """Read `meta/` of a dataset of version 3.0 or 2.1.
-
-    Raises:
-        DatasetError: a file is missing, damaged, of another version, or disagrees with another.
-    """
-    info = _read_info(root / INFO_PATH)
-    major, _, minor = str(info["codebase_version"]).lstrip("v").partition(".")
-    if major == "3":
-        metadata = DatasetMetadata(
-            repo_id, root, info, read_episodes(root, info), read_tasks(root / TASKS_PATH)
-        )
-    elif (major, minor) == ("2", "1"):
-        from vlakit.datasets.v21 import load_metadata_v21
-
-        metadata = load_metadata_v21(repo_id, root, info)
-    else:
-        todo = (
-            "Install a newer vlakit."
-            if major.isdigit() and int(major) > 3
-            else "Convert it with LeRobot's conversion scripts first."
-        )
-        raise DatasetError(
-            f"{root / INFO_PATH}: codebase_version is {info['codebase_version']}; vlakit reads "
-            f"v3.0 and v2.1. {todo}"
-        )
-    _check_totals(metadata)
-    return metadata
-
-
-def _check_totals(metadata: DatasetMetadata) -> None:
-    for key, found in (
-        ("total_episodes", metadata.total_episodes),
-        ("total_frames", metadata.total_frames),
-    ):
-        if metadata.info[key] != found:
-            raise DatasetError(
-                f"{metadata.root / INFO_PATH}: {key} is {metadata.info[key]}, but the episodes in "
-                f"meta hold {found}. The recording was cut off or files are missing: fetch the "
-                "dataset again or record it anew."
-            )
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DatasetError(
-            f"{path} is missing: the folder is not a LeRobot dataset, or its recording was never "
-            "finalized. Check --dataset.root."
-        )
-    info = read_json(path)
-    if not isinstance(info, dict):
-        raise DatasetError(f"{path} must hold a JSON object, found {type(info).__name__}.")
-    for key in ("codebase_version", "fps", "features", "total_episodes", "total_frames"):
-        if key not in info:
-            raise DatasetError(
-                f"{path} lacks the key {key!r}, which every LeRobot dataset has; fetch it again."
-            )
-    if not isinstance(info["fps"], (int, float)) or info["fps"] <= 0:
-        raise DatasetError(f"{path}: fps is {info['fps']!r}; expected a positive number.")
-    for name, entry in info["features"].items():
-        _check_feature(path, name, entry)
-        entry["shape"] = tuple(entry["shape"])
-    return info
-
-
-def _check_feature(path: Path, name: str, entry: Any) -> None:
-    if not isinstance(entry, Mapping) or "dtype" not in entry or "shape" not in entry:
-        raise DatasetError(
-            f"{path}: feature {name!r} needs dtype and shape, found {entry!r}; correct the file."
-        )
-    details = entry.get("info") or entry.get("video_info") or {}
-    if details.get("is_depth_map") or details.get("video.is_depth_map"):
-        raise DatasetError(
-            f"{path}: feature {name!r} is a depth camera, which vlakit cannot decode; remove the "
-            "feature from the dataset."
-        )
-
-
-def parse_stats(entries: Mapping[str, Mapping[str, Any]]) -> Stats:
-    """Return statistics as float64 arrays, counts as int64, from their JSON form."""
-    return {
-        feature: {
-            name: np.asarray(value, dtype=np.int64 if name == "count" else np.float64)
-            for name, value in stats.items()
-        }
-        for feature, stats in entries.items()
-    }

@@ -2,14 +2,14 @@
 """`LeRobotDataset`: random access to frames, with LeRobot's items.
 
 Batches are the unit of work: rows are looked up for a whole batch at once, and video frames are
-    decoded
-file by file in the order of their times.
+decoded file by file in the order of their times.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch import Tensor
 
 from vlakit.datasets.action_window import frame_offsets, window_rows
 from vlakit.datasets.config import VIDEO_BACKENDS
-from vlakit.datasets.frame_cache import decode_all
-from vlakit.datasets.frames import FrameTable, load_frames
+from vlakit.datasets.feature_stats import QUANTILES, Stats, array_stats, camera_histogram
 from vlakit.datasets.image_transforms import ImageTransforms
 from vlakit.datasets.location import locate
-from vlakit.datasets.metadata import DatasetMetadata, Stats, load_metadata
-from vlakit.datasets.stats import QUANTILES, complete_quantiles
-from vlakit.datasets.video import DecoderCache
+from vlakit.datasets.metadata import DatasetMetadata
+from vlakit.datasets.reading.frame_cache import decode_all
+from vlakit.datasets.reading.frames import FrameTable, load_frames
+from vlakit.datasets.reading.versions import load_metadata
+from vlakit.datasets.reading.video import DecoderCache
 from vlakit.errors import ConfigError, DatasetError
 from vlakit.features import TASK
 
@@ -98,9 +99,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self._decoders = DecoderCache(video_backend, decoder_cache_size)
         self._cached: dict[str, Tensor] = {}
         self._check_tasks()
-        self.meta.use_stats_loader(self._load_stats)
+        self.meta.load_stats = partial(self._completed, self.meta.load_stats)
         if cache_frames:
-            self._cached = decode_all(self)
+            self._cached = decode_all(self.read_images, self.meta.camera_keys, self.num_frames)
 
     def _check_tasks(self) -> None:
         highest = int(self.frames.numeric["task_index"].max(initial=-1))
@@ -110,14 +111,22 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 f"only {len(self.meta.tasks)} tasks. Fetch the dataset again."
             )
 
-    def _load_stats(self) -> Stats:
+    def _completed(self, load_stats: Callable[[], Stats]) -> Stats:
         """Return the stored statistics, with quantiles from the data where they have none."""
-        stats = self.meta.load_stats()
-        names = [name for name in stats if not QUANTILES.keys() <= stats[name].keys()]
-        if not names:
-            return stats
-        logger.info("%s: quantiles are computed from the data for %s", self.root, names)
-        return complete_quantiles(self, stats)
+        stats = load_stats()
+        for name, entry in stats.items():
+            if QUANTILES.keys() <= entry.keys():
+                continue
+            if name in self.meta.camera_keys:
+                read, bounds = partial(self.read_images, name), self.frames.episode_bounds
+                fresh = camera_histogram(read, bounds, max_frames=200).stats()
+            elif name in self.frames.numeric:
+                fresh = array_stats(self.frames.numeric[name])
+            else:
+                continue
+            logger.info("%s: quantiles of %s are computed from the data", self.root, name)
+            stats[name] = entry | {key: fresh[key] for key in QUANTILES}
+        return stats
 
     @property
     def fps(self) -> int | float:
@@ -196,8 +205,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
             images = self._cached[name][torch.from_numpy(rows)]
         else:
             images = self.read_images(name, unique)[torch.from_numpy(inverse.reshape(rows.shape))]
-        # Parity: LeRobot drops the time axis of a video (not of an image) whose window is one
-        # frame.
+        # Parity: LeRobot drops the time axis of a video (not of an image) with a window of 1.
         if rows.ndim == 2 and rows.shape[1] == 1 and name in self.meta.video_keys:
             images = images[:, 0]
         if isinstance(self.image_transforms, ImageTransforms):

@@ -2,59 +2,53 @@
 """`LeRobotDatasetWriter`: record episodes into a dataset v3.0, laid out as LeRobot 0.6.1 does.
 
 Nothing half written can be taken for a dataset: files carry the suffix `.part` until they are
-    whole,
-and `meta/info.json`, without which no reader opens the folder, is written last.
+whole, and `meta/info.json`, without which no reader opens the folder, is written last.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
-from vlakit.datasets import tables
-from vlakit.datasets.episode_buffer import EpisodeBuffer, check_features
-from vlakit.datasets.episodes import (
-    DATA_PATH,
-    INFO_PATH,
-    STATS_PATH,
-    TASKS_PATH,
-    VIDEO_PATH,
-    read_json,
-    read_table,
-)
-from vlakit.datasets.location import lerobot_home
-from vlakit.datasets.metadata import load_metadata
-from vlakit.datasets.rolling_files import CHUNKS_SIZE, RollingFiles, last_places
-from vlakit.datasets.stats import (
+from vlakit.datasets.feature_stats import (
     PixelHistogram,
+    Stats,
     array_stats,
     camera_histogram,
-    image_stride,
-    sampled_frames,
     save_stats,
 )
-from vlakit.datasets.video_encoding import ENCODERS, VideoEncoding, encode_clip
+from vlakit.datasets.layout import INFO_PATH, STATS_PATH, TASKS_PATH
+from vlakit.datasets.location import lerobot_home
+from vlakit.datasets.reading.parquet import flat_values, read_table
+from vlakit.datasets.reading.versions import load_metadata
+from vlakit.datasets.writing import tables
+from vlakit.datasets.writing.episode_buffer import EpisodeBuffer
+from vlakit.datasets.writing.episode_data import (
+    Columns,
+    camera_counts,
+    episode_columns,
+    episode_table,
+)
+from vlakit.datasets.writing.new_dataset import new_info
+from vlakit.datasets.writing.rolling_files import RollingFiles, last_places
+from vlakit.datasets.writing.video_encoding import VideoEncoding, encode_clip
 from vlakit.errors import DatasetError
+from vlakit.files import write_json
 
-CODEBASE_VERSION = "v3.0"
 EPISODES_PER_ROW_GROUP = 10
 
 
 class LeRobotDatasetWriter:
     """Records episodes; make one with `create`.
 
-    As a context manager it finalizes at the end, also after an error: the episodes saved until
-    then are whole, the one being recorded is dropped. When no episode was saved the folder is
-    removed.
+    As a context manager it finalizes at the end, also after an error: the episodes saved until then
+    are whole, the one being recorded is dropped. Without a saved episode the folder is removed.
     """
 
     def __init__(
@@ -125,39 +119,22 @@ class LeRobotDatasetWriter:
             DatasetError: the folder exists, or a feature cannot be stored.
         """
         encoding = VideoEncoding(vcodec=vcodec, g=g, crf=crf, preset=preset)
-        checked = check_features(features)
-        if not isinstance(fps, int) or fps < 1:
-            raise DatasetError(f"fps={fps!r}: expected a whole number of frames per second.")
-        for name, entry in checked.items():
-            if entry["dtype"] == "video" and not use_videos:
-                entry["dtype"] = "image"
-            if entry["dtype"] == "video":
-                height, width = _height_width(entry["shape"])
-                _check_even(name, height, width)
-                entry["info"] = encoding.info(height, width, fps)
-        path = Path(root).expanduser() if root is not None else lerobot_home() / repo_id
+        info = new_info(
+            features,
+            fps=fps,
+            robot_type=robot_type,
+            use_videos=use_videos,
+            encoding=encoding,
+            data_files_size_in_mb=data_files_size_in_mb,
+            video_files_size_in_mb=video_files_size_in_mb,
+        )
+        path = _folder(repo_id, root)
         if path.exists():
             raise DatasetError(
                 f"{path} exists already; a new dataset needs a folder of its own. Remove it or "
                 "give another root."
             )
         path.mkdir(parents=True)
-        has_videos = any(entry["dtype"] == "video" for entry in checked.values())
-        info = {
-            "codebase_version": CODEBASE_VERSION,
-            "fps": fps,
-            "features": checked,
-            "total_episodes": 0,
-            "total_frames": 0,
-            "total_tasks": 0,
-            "chunks_size": CHUNKS_SIZE,
-            "data_files_size_in_mb": data_files_size_in_mb,
-            "video_files_size_in_mb": video_files_size_in_mb,
-            "data_path": DATA_PATH,
-            "video_path": VIDEO_PATH if has_videos else None,
-            "robot_type": robot_type,
-            "splits": {},
-        }
         return cls(repo_id, path, info, encoding, encoder_threads)
 
     @classmethod
@@ -182,26 +159,27 @@ class LeRobotDatasetWriter:
         Raises:
             DatasetError: the folder holds no whole dataset of version 3.0.
         """
-        from vlakit.datasets.reader import LeRobotDataset
+        from vlakit.datasets.reader import LeRobotDataset  # recording anew needs no torch
 
-        path = Path(root).expanduser() if root is not None else lerobot_home() / repo_id
+        path = _folder(repo_id, root)
         metadata = load_metadata(repo_id, path)
         if not metadata.version.startswith("v3"):
             raise DatasetError(
                 f"{path} is of version {metadata.version}; only v3.0 can be recorded on. Convert "
                 "it."
             )
-        info = read_json(path / INFO_PATH)
-        encoding = _encoding_of(info["features"], preset)
-        writer = cls(repo_id, path, info, encoding, encoder_threads, last_places(metadata))
+        encoding = VideoEncoding.from_features(metadata.features, preset)
+        places = last_places(metadata)
+        writer = cls(repo_id, path, metadata.info, encoding, encoder_threads, places)
         writer.tasks = list(metadata.tasks)
         writer.num_episodes = writer._first_episode = metadata.total_episodes
         writer.num_frames = metadata.total_frames
         if metadata.camera_keys:
             dataset = LeRobotDataset(repo_id, path)
-            writer._histograms = {
-                name: camera_histogram(dataset, name) for name in metadata.camera_keys
-            }
+            for name in metadata.camera_keys:
+                read = partial(dataset.read_images, name)
+                counts = camera_histogram(read, dataset.frames.episode_bounds)
+                writer._histograms[name] = counts
         return writer
 
     @property
@@ -251,10 +229,15 @@ class LeRobotDatasetWriter:
             for key in self._video_keys
         }
         tasks = list(dict.fromkeys([*self.tasks, *self._buffer.tasks]))
-        columns = self._columns(tasks)
-        stats = {name: array_stats(v) for name, v in columns.items() if isinstance(v, np.ndarray)}
-        for name in self._buffer.cameras:
-            stats[name] = self._camera_stats(name)
+        columns = episode_columns(
+            self._buffer,
+            self.features,
+            fps=self.fps,
+            episode_index=self.num_episodes,
+            first_index=self.num_frames,
+            tasks=tasks,
+        )
+        stats = self._episode_stats(columns)
         row = {
             "episode_index": self.num_episodes,
             "tasks": list(dict.fromkeys(self._buffer.tasks)),
@@ -263,75 +246,40 @@ class LeRobotDatasetWriter:
             "dataset_to_index": self.num_frames + length,
         }
         self._broken = True  # until every file has taken the episode
-        row |= self._files.write_frames(self._table(columns))
+        row |= self._files.write_frames(
+            episode_table(self._buffer, columns, self._files.frame_schema)
+        )
         for key, clip in clips.items():
             row |= self._files.write_clip(key, clip, length)
-        for name in self.features:
-            row |= {f"stats/{name}/{key}": v.tolist() for key, v in stats.get(name, {}).items()}
-        self._rows.append(row)
-        if self._rows_schema is None:
-            ordered = {name: stats[name] for name in self.features if name in stats}
-            self._rows_schema = tables.episode_schema(self._video_keys, ordered)
-        if len(self._rows) >= EPISODES_PER_ROW_GROUP:
-            self._flush_rows()
+        self._add_row(row, stats)
         self.tasks = tasks
         self.num_episodes += 1
         self.num_frames += length
         self._broken = False
         self.discard_episode()
 
-    def _columns(self, tasks: list[str]) -> dict[str, np.ndarray | list]:
-        """Return all columns but cameras, scalars as (frames,), in the order of the features."""
-        length = len(self._buffer)
-        frame_index = np.arange(length)
-        own = {
-            "timestamp": (frame_index / self.fps).astype(np.float32),
-            "frame_index": frame_index,
-            "episode_index": np.full(length, self.num_episodes),
-            "index": self.num_frames + frame_index,
-            "task_index": np.array([tasks.index(task) for task in self._buffer.tasks]),
-        }
-        columns: dict[str, np.ndarray | list] = {}
-        for name, entry in self.features.items():
-            if name in own:
-                columns[name] = own[name]
-            elif name in self._buffer.values:
-                values = self._buffer.values[name]
-                is_text = entry["dtype"] == "string"
-                columns[name] = values if is_text else _drop_single(np.stack(values))
-        return columns
+    def _episode_stats(self, columns: Columns) -> Stats:
+        """Return the episode's statistics in the order of the features."""
+        stats = {}
+        for name in self.features:
+            values = columns.get(name)
+            if isinstance(values, np.ndarray):
+                stats[name] = array_stats(values)
+            elif name in self._buffer.cameras:
+                counts = camera_counts(self._buffer, name)
+                self._histograms.setdefault(name, PixelHistogram(len(counts.counts))).merge(counts)
+                stats[name] = counts.stats()
+        return stats
 
-    def _camera_stats(self, name: str) -> dict[str, np.ndarray]:
-        height, width, channels = self._buffer.cameras[name]
-        stride = image_stride(height, width)
-        histogram = PixelHistogram(channels)
-        for pixels in self._buffer.frames(name, sampled_frames(len(self._buffer))):
-            histogram.add(pixels[None, ::stride, ::stride].transpose(0, 3, 1, 2))
-        self._histograms.setdefault(name, PixelHistogram(channels)).merge(histogram)
-        return histogram.stats()
-
-    def _table(self, columns: Mapping[str, np.ndarray | list]) -> pa.Table:
-        """Return the episode as rows of a data file."""
-        schema = self._files.frame_schema
-        arrays = []
-        for field in schema:
-            values = columns.get(field.name)
-            if values is None:
-                arrays.append(self._png_column(field.name))
-            elif isinstance(values, list):
-                arrays.append(pa.array(values, field.type))
-            else:
-                arrays.append(tables.numeric_column(values, field.type))
-        return pa.Table.from_arrays(arrays, schema=schema)
-
-    def _png_column(self, name: str) -> pa.Array:
-        rows = []
-        for number, pixels in enumerate(self._buffer.frames(name)):
-            buffer = io.BytesIO()
-            picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
-            picture.save(buffer, format="PNG", compress_level=6)
-            rows.append({"bytes": buffer.getvalue(), "path": f"frame-{number:06d}.png"})
-        return pa.array(rows, tables.IMAGE_TYPE)
+    def _add_row(self, row: dict[str, Any], stats: Stats) -> None:
+        """Keep a row of the table of episodes; write the waiting ones when there are many."""
+        for name, entry in stats.items():
+            row |= {f"stats/{name}/{key}": value.tolist() for key, value in entry.items()}
+        self._rows.append(row)
+        if self._rows_schema is None:
+            self._rows_schema = tables.episode_schema(self._video_keys, stats)
+        if len(self._rows) >= EPISODES_PER_ROW_GROUP:
+            self._flush_rows()
 
     def _flush_rows(self) -> None:
         """Write the waiting rows of the table of episodes."""
@@ -365,9 +313,7 @@ class LeRobotDatasetWriter:
             "total_tasks": len(self.tasks),
             "splits": {"train": f"0:{self.num_episodes}"},
         }
-        temporary = self.root / (INFO_PATH + ".part")
-        temporary.write_text(json.dumps(self.info, indent=4, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, self.root / INFO_PATH)
+        write_json(self.root / INFO_PATH, self.info)
 
     def _abort(self) -> NoReturn:
         self._files.abort()
@@ -381,7 +327,7 @@ class LeRobotDatasetWriter:
             f"no episode was saved, so {self.root} was removed; call save_episode before finalize."
         )
 
-    def _dataset_stats(self) -> dict[str, dict[str, np.ndarray]]:
+    def _dataset_stats(self) -> Stats:
         """Return the statistics of all frames; numbers are read back from the data files."""
         paths = sorted((self.root / "data").glob("*/*.parquet"))
         stats = {}
@@ -390,8 +336,9 @@ class LeRobotDatasetWriter:
                 stats[name] = self._histograms[name].stats()
             elif entry["dtype"] != "string":
                 columns = [read_table(path, [name])[name] for path in paths]
-                flat = np.concatenate([tables.flat_numbers(column) for column in columns])
-                stats[name] = array_stats(flat.reshape(self.num_frames, *entry["shape"]))
+                flat = [flat_values(column).to_numpy(zero_copy_only=False) for column in columns]
+                values = np.concatenate(flat).reshape(self.num_frames, *entry["shape"])
+                stats[name] = array_stats(values)
         return stats
 
     def _check_open(self) -> None:
@@ -410,33 +357,5 @@ class LeRobotDatasetWriter:
                 raise
 
 
-def _drop_single(values: np.ndarray) -> np.ndarray:
-    return values[:, 0] if values.shape[1:] == (1,) else values
-
-
-def _height_width(shape: list[int]) -> tuple[int, int]:
-    return (shape[0], shape[1]) if shape[2] in (1, 3) else (shape[1], shape[2])
-
-
-def _encoding_of(
-    features: Mapping[str, Mapping[str, Any]], preset: str | int | None
-) -> VideoEncoding:
-    """Return how the cameras of an existing dataset were encoded."""
-    blocks = [entry.get("info") or {} for entry in features.values() if entry["dtype"] == "video"]
-    block = blocks[0] if blocks else {}
-    names = {codec: name for name, codec in ENCODERS.items()}
-    codec = block.get("video.codec", "av1")
-    return VideoEncoding(
-        vcodec=names.get(codec, codec),
-        g=block.get("video.g") or 2,
-        crf=block.get("video.crf") or 30,
-        preset=preset if preset is not None else block.get("video.preset"),
-    )
-
-
-def _check_even(name: str, height: int, width: int) -> None:
-    if height % 2 or width % 2:
-        raise DatasetError(
-            f"camera {name!r} is {width}x{height}; a yuv420p video needs even sides. Crop or "
-            "resize it, or store it with dtype 'image'."
-        )
+def _folder(repo_id: str, root: str | Path | None) -> Path:
+    return Path(root).expanduser() if root is not None else lerobot_home() / repo_id

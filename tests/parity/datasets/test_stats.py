@@ -12,8 +12,13 @@ from safetensors.numpy import load_file
 
 from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.datasets import LeRobotDataset
-from vlakit.datasets.metadata import Stats, parse_stats
-from vlakit.datasets.stats import QUANTILES, aggregate_reference, compute_stats
+from vlakit.datasets.feature_stats import (
+    QUANTILES,
+    Stats,
+    aggregate_reference,
+    parse_stats,
+)
+from vlakit.datasets.stats import compute_stats
 
 FOLDER = FIXTURE_ROOT / "dataset"
 

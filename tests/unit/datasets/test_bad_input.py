@@ -17,7 +17,7 @@ import pytest
 from tests.fixtures_root import FIXTURE_ROOT
 from tests.unit.datasets.conftest import FPS
 from vlakit.datasets import LeRobotDataset
-from vlakit.datasets.video_encoding import VideoEncoding, encode_clip
+from vlakit.datasets.writing.video_encoding import VideoEncoding, encode_clip
 from vlakit.errors import DatasetError
 
 DATA = "data/chunk-000/file-000.parquet"

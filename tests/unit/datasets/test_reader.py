@@ -143,7 +143,7 @@ def test_cached_frames_are_equal_and_need_no_files(damaged: Path) -> None:
 def test_a_cache_that_does_not_fit_is_refused(
     recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlakit.datasets.frame_cache.available_memory", lambda: 1000)
+    monkeypatch.setattr("vlakit.datasets.reading.frame_cache.available_memory", lambda: 1000)
     with pytest.raises(
         DatasetError, match=r"needs 0\.00 GB for 34 frames of 2 cameras.*cache_frames"
     ):
@@ -152,7 +152,7 @@ def test_a_cache_that_does_not_fit_is_refused(
 
 def test_a_long_decode_shows_progress(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bars = []
-    monkeypatch.setattr("vlakit.datasets.frame_cache.PROGRESS_FROM", 10)
+    monkeypatch.setattr("vlakit.datasets.reading.frame_cache.PROGRESS_FROM", 10)
     monkeypatch.setattr(
         "rich.progress.Progress.update", lambda self, task, advance: bars.append(advance)
     )

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vlakit.datasets import LeRobotDataset
-from vlakit.datasets.stats import (
+from vlakit.datasets.feature_stats import (
     QUANTILES,
     PixelHistogram,
     aggregate_reference,
     array_stats,
     image_stride,
     sampled_frames,
-    write_stats,
 )
+from vlakit.datasets.stats import write_stats
 from vlakit.errors import DatasetError
 
 numbers = arrays(

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlakit.datasets.video import DecoderCache, PyavDecoder
-from vlakit.datasets.video_encoding import ClipJoiner, VideoEncoding, encode_clip
+from vlakit.datasets.reading.video import DecoderCache, PyavDecoder
+from vlakit.datasets.writing.video_encoding import ClipJoiner, VideoEncoding, encode_clip
 from vlakit.errors import DatasetError
 
 FPS, LENGTH = 20, 40
@@ -44,7 +44,7 @@ def test_reordered_frames_of_foreign_files_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"h264": {"bf": "3", "b_strategy": "0", "x264-params": "scenecut=0"}}
-    monkeypatch.setattr("vlakit.datasets.video_encoding._EXTRA", options)
+    monkeypatch.setattr("vlakit.datasets.writing.video_encoding._EXTRA", options)
     path = tmp_path / "a.mp4"
     path.write_bytes(grey_clip(LEVELS, g=12))
     with av.open(str(path)) as container:

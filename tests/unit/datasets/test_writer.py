@@ -15,8 +15,8 @@ import pytest
 
 from tests.unit.datasets.conftest import EPISODES, FEATURES, FPS, all_frames, make_frame, record
 from vlakit.datasets import LeRobotDataset, LeRobotDatasetWriter
+from vlakit.datasets.feature_stats import QUANTILES
 from vlakit.datasets.metadata import DatasetMetadata
-from vlakit.datasets.stats import QUANTILES
 from vlakit.errors import DatasetError
 
 NUMBERS = {"observation.state": {"dtype": "float32", "shape": (5,)}}
@@ -49,7 +49,7 @@ def test_files_roll_over_by_size(recorded: Path) -> None:
 def test_many_episodes_fill_chunks_of_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlakit.datasets.rolling_files.CHUNKS_SIZE", 4)
+    monkeypatch.setattr("vlakit.datasets.writing.rolling_files.CHUNKS_SIZE", 4)
     with create(tmp_path / "toy", NUMBERS, data_files_size_in_mb=0) as writer:
         for episode in range(23):
             writer.add_frame({"observation.state": np.full(5, episode, np.float32), "task": "x"})

@@ -12,7 +12,7 @@ import torch
 
 from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.datasets.config import DatasetConfig
-from vlakit.datasets.metadata import load_metadata
+from vlakit.datasets.reading.versions import load_metadata
 from vlakit.errors import ConfigError
 from vlakit.features import FeatureType, PolicyFeature
 from vlakit.policies.eo1.config import EO1Config

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -54,6 +54,25 @@ class VideoEncoding:
                 f"vcodec={self.vcodec!r} is unknown; expected one of {', '.join(ENCODERS)}."
                 f"{did_you_mean(self.vcodec, ENCODERS)}"
             )
+
+    @classmethod
+    def from_features(
+        cls, features: Mapping[str, Mapping[str, Any]], preset: str | int | None = None
+    ) -> VideoEncoding:
+        """Return how the cameras of an existing dataset were encoded, with another preset if given.
+
+        Raises:
+            DatasetError: the codec is none that this module writes.
+        """
+        blocks = (entry.get("info") for entry in features.values() if entry["dtype"] == "video")
+        block = next(blocks, None) or {}
+        codec = block.get("video.codec", "av1")
+        return cls(
+            vcodec={codec: name for name, codec in ENCODERS.items()}.get(codec, codec),
+            g=block.get("video.g") or 2,
+            crf=block.get("video.crf") or 30,
+            preset=preset if preset is not None else block.get("video.preset"),
+        )
 
     @property
     def used_preset(self) -> str | int | None:

@@ -9,13 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlakit.datasets import tables
-from vlakit.datasets.episodes import DATA_PATH, EPISODES_PATH, VIDEO_PATH
+from vlakit.datasets.layout import CHUNKS_SIZE, DATA_PATH, EPISODES_PATH, VIDEO_PATH
 from vlakit.datasets.metadata import DatasetMetadata
-from vlakit.datasets.video_encoding import ClipJoiner
+from vlakit.datasets.writing import tables
+from vlakit.datasets.writing.video_encoding import ClipJoiner
 
-CHUNKS_SIZE = 1000
-"""Files per `chunk-NNN` folder."""
 _DATA, _EPISODES = "data", "meta/episodes"
 _MB = 1024 * 1024
 

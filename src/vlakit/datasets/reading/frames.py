@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-import io
-import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
-from vlakit.datasets.episodes import read_table, unreadable
 from vlakit.datasets.metadata import DatasetMetadata
+from vlakit.datasets.reading.image_column import ImageColumn
+from vlakit.datasets.reading.parquet import column_names, flat_values, read_table
 from vlakit.errors import DatasetError
 
 
@@ -81,10 +77,7 @@ def load_frames(metadata: DatasetMetadata, episodes: Sequence[int]) -> FrameTabl
 
 def _present(path: Path, required: Sequence[str], columns: list[str]) -> list[str]:
     """Return `columns` after checking that the file has all of `required`."""
-    try:
-        names = pq.read_schema(path).names
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable(path, error) from error
+    names = column_names(path)
     missing = [name for name in required if name not in names]
     if missing:
         raise DatasetError(
@@ -107,35 +100,24 @@ def _rows_of(path: Path, table: pa.Table, wanted: np.ndarray) -> np.ndarray:
 def _to_numpy(
     path: Path, name: str, shape: tuple[int, ...], column: pa.ChunkedArray
 ) -> np.ndarray | list:
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # what combine_chunks returns for no rows at all
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
-    flat: pa.Array = array
-    if isinstance(flat, pa.ExtensionArray):
-        flat = flat.storage
-    while (
-        pa.types.is_list(flat.type)
-        or pa.types.is_fixed_size_list(flat.type)
-        or (pa.types.is_large_list(flat.type))
-    ):
-        flat = flat.flatten()
+    flat = flat_values(column)
     is_boolean = pa.types.is_boolean(flat.type)
     if not (is_boolean or pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type)):
-        return array.to_pylist()
+        return column.to_pylist()
     if flat.null_count:
         raise DatasetError(
             f"{path}: column {name!r} has {flat.null_count} empty values; refill it."
         )
     values = flat.to_numpy(zero_copy_only=False)
     shape = () if shape in ((1,), ()) else shape
-    if values.size != len(array) * int(np.prod(shape, dtype=np.int64)):
+    if values.size != len(column) * int(np.prod(shape, dtype=np.int64)):
         raise DatasetError(
-            f"{path}: column {name!r} holds {values.size} numbers for {len(array)} frames, but "
+            f"{path}: column {name!r} holds {values.size} numbers for {len(column)} frames, but "
             f"info.json gives it the shape {list(shape)}. Correct the shape or fetch it again."
         )
     # Parity: LeRobot's items go through Python numbers, so they are float32, int64 or bool only.
     target = values.dtype if is_boolean else np.float32 if values.dtype.kind == "f" else np.int64
-    return values.reshape(len(array), *shape).astype(target)
+    return values.reshape(len(column), *shape).astype(target)
 
 
 def _check_episodes(
@@ -163,85 +145,3 @@ def _check_episodes(
             "frame_index 0, 1, 2, ... and they do not. Fetch the dataset again or record it anew."
         )
     return (starts, ends), np.repeat(np.arange(len(starts)), ends - starts)
-
-
-class ImageColumn:
-    """The compressed pictures of one image feature, read by row group when needed.
-
-    Row groups (one episode each, as LeRobot writes them) stay in memory up to `budget` bytes; the
-    least recently used one goes first. Copies sent to worker processes start empty.
-    """
-
-    def __init__(
-        self, name: str, paths: Sequence[Path], file_ids: np.ndarray, file_rows: np.ndarray
-    ) -> None:
-        self.name = name
-        self.budget = 2 * 1024**3
-        self._paths = list(paths)
-        self._file_ids = file_ids
-        self._file_rows = file_rows
-        self._reset()
-
-    def _reset(self) -> None:
-        self._files: dict[int, tuple[pq.ParquetFile, np.ndarray]] = {}
-        self._groups: OrderedDict[tuple[int, int], tuple[pa.Array, int]] = OrderedDict()
-        self._held = 0
-        self._pid = os.getpid()
-
-    def __getstate__(self) -> dict:
-        state = self.__dict__.copy()
-        for key in ("_files", "_groups", "_held", "_pid"):
-            del state[key]
-        return state
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._reset()
-
-    def read(self, row: int) -> np.ndarray:
-        """Return one picture, uint8 (height, width, channels)."""
-        file_id, file_row = int(self._file_ids[row]), int(self._file_rows[row])
-        if self._pid != os.getpid():  # a forked worker shares the parent's file position
-            self._files, self._pid = {}, os.getpid()
-        starts = self._open(file_id)[1]
-        group = int(np.searchsorted(starts, file_row, side="right")) - 1
-        cell = self._group(file_id, group)[file_row - int(starts[group])]
-        data = cell["bytes"].as_py()
-        try:
-            with Image.open(io.BytesIO(data or b"")) as picture:
-                keep = picture.mode in ("RGB", "L")
-                pixels = np.asarray(picture if keep else picture.convert("RGB"))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise DatasetError(
-                f"{self._paths[file_id]}: picture {self.name!r} in row {file_row} cannot be "
-                f"decoded ({error}); expected a PNG. Fetch the dataset again."
-            ) from error
-        return pixels if pixels.ndim == 3 else pixels[..., None]
-
-    def _open(self, file_id: int) -> tuple[pq.ParquetFile, np.ndarray]:
-        if file_id not in self._files:
-            path = self._paths[file_id]
-            try:
-                file = pq.ParquetFile(path, memory_map=True)
-            except (OSError, pa.ArrowException) as error:
-                raise unreadable(path, error) from error
-            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-            self._files[file_id] = (file, np.concatenate([[0], np.cumsum(sizes)[:-1]]))
-        return self._files[file_id]
-
-    def _group(self, file_id: int, group: int) -> pa.Array:
-        key = (file_id, group)
-        if key in self._groups:
-            self._groups.move_to_end(key)
-            return self._groups[key][0]
-        try:
-            table = self._open(file_id)[0].read_row_group(group, columns=[self.name])
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable(self._paths[file_id], error) from error
-        array = table[self.name].combine_chunks()
-        self._groups[key] = (array, array.nbytes)
-        self._held += array.nbytes
-        while self._held > self.budget and len(self._groups) > 1:
-            _, (_, size) = self._groups.popitem(last=False)
-            self._held -= size
-        return array

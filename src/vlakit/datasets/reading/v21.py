@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vlakit.datasets.episodes import INFO_PATH, EpisodeTable, VideoSpans
-from vlakit.datasets.metadata import DatasetMetadata, Stats, parse_stats
-from vlakit.datasets.stats import aggregate_reference
+from vlakit.datasets.feature_stats import Stats, aggregate_reference, parse_stats
+from vlakit.datasets.layout import INFO_PATH
+from vlakit.datasets.metadata import EpisodeTable, VideoSpans
 from vlakit.errors import DatasetError
 
 EPISODES_PATH = "meta/episodes.jsonl"
@@ -23,20 +23,21 @@ TASKS_PATH = "meta/tasks.jsonl"
 STATS_PATH = "meta/episodes_stats.jsonl"
 
 
-class DatasetMetadataV21(DatasetMetadata):
-    """Metadata of a 2.1 dataset: the statistics are folded from those of the episodes."""
-
-    def load_stats(self) -> Stats:
-        """Return the statistics folded from `episodes_stats.jsonl`, without quantiles."""
-        rows = _read_lines(self.root / STATS_PATH, ("episode_index", "stats"))
-        return aggregate_reference([parse_stats(row["stats"]) for row in rows])
-
-
-def load_metadata_v21(repo_id: str, root: Path, info: dict[str, Any]) -> DatasetMetadata:
-    """Read `meta/` of version 2.1.
+def read_stats(root: Path) -> Stats:
+    """Return the statistics folded from those of the episodes; they have no quantiles.
 
     Raises:
-        DatasetError: a file is missing, damaged or disagrees with another.
+        DatasetError: the file is missing or damaged.
+    """
+    rows = _read_lines(root / STATS_PATH, ("episode_index", "stats"))
+    return aggregate_reference([parse_stats(row["stats"]) for row in rows])
+
+
+def read_episodes(root: Path, info: Mapping[str, Any]) -> EpisodeTable:
+    """Read `meta/episodes.jsonl`.
+
+    Raises:
+        DatasetError: the file is missing or damaged, or the episodes have gaps.
     """
     for key in ("data_path", "chunks_size"):
         if not info.get(key):
@@ -49,7 +50,7 @@ def load_metadata_v21(repo_id: str, root: Path, info: dict[str, Any]) -> Dataset
         raise DatasetError(
             f"{root / EPISODES_PATH}: episode_index must count from 0 without gaps. Fetch it again."
         )
-    episodes = EpisodeTable(
+    return EpisodeTable(
         lengths=np.asarray([row["length"] for row in rows], dtype=np.int64),
         tasks=[list(row["tasks"]) for row in rows],
         data_paths=_episode_paths(root, info, "data_path", len(rows)),
@@ -61,10 +62,15 @@ def load_metadata_v21(repo_id: str, root: Path, info: dict[str, Any]) -> Dataset
             if entry["dtype"] == "video"
         },
     )
-    return DatasetMetadataV21(repo_id, root, info, episodes, _read_tasks(root / TASKS_PATH))
 
 
-def _read_tasks(path: Path) -> list[str]:
+def read_tasks(root: Path) -> list[str]:
+    """Return the instructions of `meta/tasks.jsonl`, by task index.
+
+    Raises:
+        DatasetError: the file is missing or damaged, or the tasks have gaps.
+    """
+    path = root / TASKS_PATH
     rows = _read_lines(path, ("task_index", "task"))
     rows.sort(key=lambda row: row["task_index"])
     if [row["task_index"] for row in rows] != list(range(len(rows))):

@@ -5,19 +5,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vlakit.errors import DatasetError
-
-if TYPE_CHECKING:
-    from vlakit.datasets.reader import LeRobotDataset
 
 logger = logging.getLogger(__name__)
 
@@ -49,32 +45,37 @@ def available_memory() -> int | None:
     return min(limits) if limits else None
 
 
-def decode_all(dataset: LeRobotDataset) -> dict[str, Tensor]:
+def decode_all(
+    read_images: Callable[[str, np.ndarray], Tensor], cameras: Sequence[str], num_frames: int
+) -> dict[str, Tensor]:
     """Return every camera's frames, uint8 (frames, channels, height, width).
+
+    Args:
+        read_images: camera and rows (n,) -> uint8 (n, channels, height, width).
+        cameras: which to decode.
+        num_frames: frames of each.
 
     Raises:
         DatasetError: they do not fit into memory.
     """
-    cameras = dataset.meta.camera_keys
-    shapes = {name: tuple(dataset.read_images(name, np.array([0])).shape[1:]) for name in cameras}
-    need = sum(dataset.num_frames * int(np.prod(shape)) for shape in shapes.values())
+    shapes = {name: tuple(read_images(name, np.array([0])).shape[1:]) for name in cameras}
+    need = sum(num_frames * int(np.prod(shape)) for shape in shapes.values())
     free = available_memory()
     if free is not None and need > 0.9 * free:
         raise DatasetError(
-            f"cache_frames=true needs {need / 1e9:.2f} GB for {dataset.num_frames} frames of "
+            f"cache_frames=true needs {need / 1e9:.2f} GB for {num_frames} frames of "
             f"{len(cameras)} cameras, but only {free / 1e9:.2f} GB of memory are free. Leave "
             "--dataset.cache_frames out, or use fewer --dataset.episodes."
         )
     cached = {
-        name: torch.empty((dataset.num_frames, *shape), dtype=torch.uint8)
-        for name, shape in shapes.items()
+        name: torch.empty((num_frames, *shape), dtype=torch.uint8) for name, shape in shapes.items()
     }
-    blocks = [(name, start) for name in cameras for start in range(0, dataset.num_frames, _BLOCK)]
-    total = dataset.num_frames * len(cameras)
+    blocks = [(name, start) for name in cameras for start in range(0, num_frames, _BLOCK)]
+    total = num_frames * len(cameras)
     with _progress(total) as advance:
         for name, start in blocks:
-            rows = np.arange(start, min(start + _BLOCK, dataset.num_frames))
-            cached[name][start : start + len(rows)] = dataset.read_images(name, rows)
+            rows = np.arange(start, min(start + _BLOCK, num_frames))
+            cached[name][start : start + len(rows)] = read_images(name, rows)
             advance(len(rows))
     return cached
 

@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlakit.files import written_whole
+
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def frame_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
     """Return the schema of data files: one column per feature that is no video.
 
-    The `huggingface` entry describes the columns to the `datasets` library, which LeRobot reads
-    with.
+    The `huggingface` entry tells the `datasets` library, with which LeRobot reads, of the columns.
     """
     fields, described = [], {}
     for name, entry in features.items():
@@ -61,17 +62,6 @@ def numeric_column(values: np.ndarray, target: pa.DataType) -> pa.Array:
     for size, rest in zip(values.shape[:0:-1], _outer_sizes(values.shape), strict=True):
         column = pa.ListArray.from_arrays(np.arange(rest + 1, dtype=np.int32) * size, column)
     return column
-
-
-def flat_numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Return all numbers of a column, (frames * size,)."""
-    parts = []
-    for chunk in column.chunks:
-        array: pa.Array = chunk
-        while pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type):
-            array = array.flatten()
-        parts.append(array.to_numpy(zero_copy_only=False))
-    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def _outer_sizes(shape: tuple[int, ...]) -> list[int]:
@@ -135,9 +125,8 @@ def write_tasks(path: Path, tasks: Sequence[str]) -> None:
             "task": pa.array(tasks, pa.string()),
         }
     ).replace_schema_metadata({"pandas": json.dumps(pandas)})
-    temporary = path.with_name(path.name + ".part")
-    pq.write_table(table, temporary, compression="snappy")
-    os.replace(temporary, path)
+    with written_whole(path) as part:
+        pq.write_table(table, part, compression="snappy")
 
 
 class ParquetFileWriter:

@@ -10,66 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from vlakit.datasets.writing.new_dataset import image_size
 from vlakit.errors import DatasetError, did_you_mean
 from vlakit.features import CAMERA_DTYPES, DEFAULT_FEATURES, TASK
-
-MAX_AXES = 5
-
-
-def check_features(features: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the features of a new dataset, LeRobot's own ones appended, shapes as lists.
-
-    Raises:
-        DatasetError: a name, dtype or shape that the format cannot hold.
-    """
-    checked = {}
-    for name, entry in features.items():
-        if "/" in name or not name:
-            raise DatasetError(
-                f"feature name {name!r} must not be empty or contain '/'; rename it."
-            )
-        if name in DEFAULT_FEATURES or name == TASK:
-            raise DatasetError(f"feature {name!r} is written by the writer itself; leave it out.")
-        if "dtype" not in entry or "shape" not in entry:
-            raise DatasetError(f"feature {name!r} needs 'dtype' and 'shape', got {dict(entry)}.")
-        shape = tuple(entry["shape"])
-        if not shape or len(shape) > MAX_AXES or any(size < 1 for size in shape):
-            raise DatasetError(
-                f"feature {name!r} has shape {shape}; expected 1 to {MAX_AXES} sizes of at least 1."
-            )
-        _check_dtype(name, entry["dtype"], shape)
-        checked[name] = {**entry, "shape": list(shape), "names": entry.get("names")}
-        if entry["dtype"] in CAMERA_DTYPES and not entry.get("names"):
-            order = ["channels", "height", "width"]
-            checked[name]["names"] = [*order[1:], order[0]] if shape[2] in (1, 3) else order
-    return {**checked, **{name: dict(entry) for name, entry in DEFAULT_FEATURES.items()}}
-
-
-def _check_dtype(name: str, dtype: str, shape: tuple[int, ...]) -> None:
-    if dtype in CAMERA_DTYPES:
-        channels = _image_size(shape)[2] if len(shape) == 3 else 0
-        if channels != 3 and (dtype == "video" or channels != 1):
-            raise DatasetError(
-                f"camera {name!r} has shape {shape}; expected (height, width, 3) or (3, height, "
-                "width), and for dtype 'image' also 1 channel."
-            )
-        return
-    if dtype == "string":
-        return
-    try:
-        kind = np.dtype(dtype).kind
-    except TypeError:
-        kind = "?"
-    if kind not in "biuf" or np.dtype(dtype).name != dtype:
-        raise DatasetError(
-            f"feature {name!r} has dtype {dtype!r}; expected image, video, string or a numpy name "
-            "such as float32, int64 or bool."
-        )
-
-
-def _image_size(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return (height, width, channels) of a camera's declared shape."""
-    return (shape[0], shape[1], shape[2]) if shape[2] in (1, 3) else (shape[1], shape[2], shape[0])
 
 
 class EpisodeBuffer:
@@ -77,15 +20,14 @@ class EpisodeBuffer:
 
     Args:
         features: as from `check_features`.
-        scratch_dir: camera frames wait in unnamed files there, so that a kill leaves nothing
-            behind.
+        scratch_dir: where camera frames wait, in unnamed files: a kill leaves nothing behind.
     """
 
     def __init__(self, features: Mapping[str, Mapping[str, Any]], scratch_dir: Path) -> None:
         self._features = {n: e for n, e in features.items() if n not in DEFAULT_FEATURES}
         self._scratch_dir = scratch_dir
         self.cameras = {
-            name: _image_size(tuple(entry["shape"]))
+            name: image_size(entry["shape"])
             for name, entry in self._features.items()
             if entry["dtype"] in CAMERA_DTYPES
         }

@@ -1,104 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of a dataset of version 3.0: their names, and the tables of episodes and tasks."""
+"""Version 3.0 of the format: many episodes per file, all tables in parquet."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from vlakit.datasets.feature_stats import Stats, parse_stats
+from vlakit.datasets.layout import DATA_PATH, INFO_PATH, STATS_PATH, TASKS_PATH, VIDEO_PATH
+from vlakit.datasets.metadata import EpisodeTable, VideoSpans
+from vlakit.datasets.reading.parquet import column_names, read_table
 from vlakit.errors import DatasetError
-
-INFO_PATH = "meta/info.json"
-STATS_PATH = "meta/stats.json"
-TASKS_PATH = "meta/tasks.parquet"
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+from vlakit.files import read_json
 
 
-@dataclass(frozen=True)
-class VideoSpans:
-    """Where each episode lies in one camera's files."""
+def read_stats(root: Path) -> Stats:
+    """Return the statistics of `stats.json`.
 
-    paths: list[str]
-    """Per episode: the file, relative to the root."""
-    from_timestamps: np.ndarray
-    """Per episode: time (s) of its first frame within the file, float64."""
-
-
-@dataclass(frozen=True)
-class EpisodeTable:
-    """All episodes of a dataset, column by column; row i is episode i."""
-
-    lengths: np.ndarray
-    tasks: list[list[str]]
-    data_paths: list[str]
-    videos: dict[str, VideoSpans] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @cached_property
-    def ends(self) -> np.ndarray:
-        """Global index after each episode's last frame, int64."""
-        return np.cumsum(self.lengths)
-
-    def __getitem__(self, episode: int) -> dict[str, Any]:
-        """Return one episode under LeRobot's column names."""
-        if not 0 <= episode < len(self):
-            raise IndexError(f"episode {episode} of {len(self)}")
-        end = int(self.ends[episode])
-        return {
-            "episode_index": episode,
-            "tasks": list(self.tasks[episode]),
-            "length": int(self.lengths[episode]),
-            "dataset_from_index": end - int(self.lengths[episode]),
-            "dataset_to_index": end,
-        }
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file, or raise DatasetError naming it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DatasetError(
-            f"{path} cannot be read as JSON ({error}); fetch or write the dataset again."
-        ) from error
-
-
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a parquet file, or raise DatasetError naming it."""
-    try:
-        return pq.read_table(
-            path, columns=list(columns) if columns else None, memory_map=True, partitioning=None
+    Raises:
+        DatasetError: the file is missing or damaged.
+    """
+    return parse_stats(
+        read_json(
+            root / STATS_PATH,
+            DatasetError,
+            missing=": a dataset needs statistics to normalise its features. Make them with "
+            "vlakit.datasets.stats.write_stats(dataset).",
+            damaged="Fetch or write the dataset again.",
         )
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: Path, error: Exception) -> DatasetError:
-    """Return the error for a missing or damaged parquet file."""
-    if not path.is_file():
-        return DatasetError(
-            f"{path} is missing, although the dataset's meta names it; fetch the dataset again."
-        )
-    return DatasetError(
-        f"{path} is not a whole parquet file ({str(error).splitlines()[0]}). The copy or the "
-        "recording was cut off: fetch the dataset again or record it anew."
     )
 
 
-def read_tasks(path: Path) -> list[str]:
-    """Return the instructions of `tasks.parquet`, by task index."""
+def read_tasks(root: Path) -> list[str]:
+    """Return the instructions of `tasks.parquet`, by task index.
+
+    Raises:
+        DatasetError: the file or a column is missing or damaged.
+    """
+    path = root / TASKS_PATH
     table = read_table(path)
     index = next((name for name in table.column_names if name != "task_index"), None)
     if index is None or "task_index" not in table.column_names:
@@ -153,11 +96,8 @@ def read_episodes(root: Path, info: Mapping[str, Any]) -> EpisodeTable:
 
 
 def _read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    try:
-        schema = pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable(path, error) from error
-    missing = [name for name in columns if name not in schema.names]
+    names = column_names(path)
+    missing = [name for name in columns if name not in names]
     if missing:
         raise DatasetError(
             f"{path} lacks the column {missing[0]!r}, which the features in info.json call for; "
