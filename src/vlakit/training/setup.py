@@ -15,8 +15,9 @@ import torch
 
 from vlakit.datasets.action_window import chunk_delta_timestamps
 from vlakit.datasets.location import locate
-from vlakit.datasets.metadata import DatasetMetadata, load_metadata
+from vlakit.datasets.metadata import DatasetMetadata
 from vlakit.datasets.reader import LeRobotDataset
+from vlakit.datasets.reading.versions import load_metadata
 from vlakit.datasets.sampler import split_episodes
 from vlakit.errors import ConfigError, did_you_mean
 from vlakit.features import ACTION, FeatureType, PolicyFeature, policy_features
