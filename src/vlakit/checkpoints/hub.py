@@ -25,6 +25,7 @@ def resolve(
     revision: str | None = None,
     token: str | None = None,
     patterns: Sequence[str] | None = None,
+    local_only: bool = False,
 ) -> Path:
     """Return the folder that a name stands for.
 
@@ -37,6 +38,7 @@ def resolve(
         revision: branch, tag or commit of a hub repository.
         token: hub token for private repositories; None takes the one of the login.
         patterns: files to download; all files of a checkpoint when None.
+        local_only: take a hub repository from the cache, and download nothing.
 
     Raises:
         CheckpointError: when the name stands for nothing that can be reached.
@@ -51,10 +53,13 @@ def resolve(
         raise CheckpointError(
             f"{name_or_path} is a file; expected the folder of a checkpoint. Give its folder."
         )
-    return _download(str(name_or_path), revision, token, list(patterns or CHECKPOINT_PATTERNS))
+    chosen = list(patterns or CHECKPOINT_PATTERNS)
+    return _download(str(name_or_path), revision, token, chosen, local_only)
 
 
-def _download(repo_id: str, revision: str | None, token: str | None, patterns: list[str]) -> Path:
+def _download(
+    repo_id: str, revision: str | None, token: str | None, patterns: list[str], local_only: bool
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -67,7 +72,13 @@ def _download(repo_id: str, revision: str | None, token: str | None, patterns: l
     )
 
     try:
-        folder = snapshot_download(repo_id, revision=revision, token=token, allow_patterns=patterns)
+        folder = snapshot_download(
+            repo_id,
+            revision=revision,
+            token=token,
+            allow_patterns=patterns,
+            local_files_only=local_only,
+        )
     except HFValidationError as error:
         raise CheckpointError(_nothing_there(repo_id)) from error
     except GatedRepoError as error:

@@ -15,6 +15,7 @@ from vlakit.checkpoints.pretrained import save_state
 from vlakit.errors import DeviceError, ProcessingError
 from vlakit.policies.action_queue import ActionQueue
 from vlakit.policies.config import PolicyConfig
+from vlakit.policies.processors import Origin, save_companions
 
 ConfigT = TypeVar("ConfigT", bound=PolicyConfig)
 
@@ -28,6 +29,8 @@ class Policy(nn.Module, Generic[ConfigT]):
         super().__init__()
         self.config = config
         self._queue = ActionQueue(n_action_steps)
+        self.origin: Origin | None = None
+        """The checkpoint that the weights come from; `from_pretrained` sets it."""
 
     @property
     def device(self) -> torch.device:
@@ -102,14 +105,16 @@ class Policy(nn.Module, Generic[ConfigT]):
         self._queue.clear()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and the weights, in LeRobot's layout.
+        """Write a checkpoint in LeRobot's layout: settings, weights and tokenizer.
 
-        Processors and tokenizer are not part of a policy: `Pipeline.save` puts them beside it.
+        A policy that was loaded from a checkpoint takes the processors of that one along. Those of
+        a new policy are known to whoever made them: `Pipeline.save` puts them beside it.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder)
         save_state(self, folder, tied=self.tied_weights)
+        save_companions(self.config, self.origin, folder)
 
 
 def resolve_device(name: str | torch.device | None) -> torch.device:

@@ -135,6 +135,19 @@ class PolicyConfig(draccus.ChoiceRegistry):
             entries[name] = {**old, **new} if merge else new
         return decode(self.__class__, entries, source="the overrides")
 
+    def changes_from(self, stored: PolicyConfig) -> dict[str, Any]:
+        """Return the settings that differ from a checkpoint's, where it runs or lies aside."""
+        before = vars(stored)
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if before.get(name) != value and name not in _NOT_A_CHOICE
+        }
+
+
+_NOT_A_CHOICE = frozenset({"device", "pretrained_path", "pretrained_revision", "vlm_config"})
+"""Fields that say where a policy runs and comes from, or repeat what its backbone says."""
+
 
 def register_configs() -> None:
     """Import the configuration of every policy; no torch."""

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from vlakit.policies.registry import POLICIES, read_policy_config
 from vlakit.processing.normalize import Stats
 from vlakit.processing.pipeline import POSTPROCESSOR, PREPROCESSOR, Pipeline
 from vlakit.processing.rename import rename_keys
+
+logger = logging.getLogger(__name__)
 
 Overrides = dict[str, dict[str, Any]]
 
@@ -68,10 +73,48 @@ def load_processors(
         )
     else:
         config = config.override({"device": device or config.device})
-        preprocess, postprocess = _from_config(config, folder, stats, rename_map)
+        stored = None if "vlm_base" in overrides else folder
+        preprocess, postprocess = _from_config(config, folder, stats, rename_map, stored)
     for pipeline in (preprocess, postprocess):
         pipeline.check(read_config(folder))
     return preprocess, postprocess
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a policy was loaded from."""
+
+    folder: Path
+    changes: Mapping[str, Any]
+    """Settings in which the policy differs from the stored ones."""
+
+
+def save_companions(config: PolicyConfig, origin: Origin | None, folder: Path) -> None:
+    """Write what a policy's checkpoint holds besides settings and weights.
+
+    That is the tokenizer and, where the policy comes from a checkpoint with processors, those, with
+    the settings that were changed since. What is not on this machine is logged and left out:
+    weights must not be lost for want of a tokenizer.
+
+    Raises:
+        CheckpointError: the processors of the origin are damaged.
+    """
+    if origin is None or not (origin.folder / f"{PREPROCESSOR}.json").is_file():
+        package, _ = POLICIES[config.type]
+        save_tokenizer = import_module(f"{package}.processor").save_tokenizer
+        writers = [partial(save_tokenizer, config, folder)]
+    else:
+        changes = _step_overrides(config, origin.changes, stats=None, rename_map=None)
+        pipelines = [
+            Pipeline.load(origin.folder, f"{name}.json", changes[name])
+            for name in (PREPROCESSOR, POSTPROCESSOR)
+        ]
+        writers = [partial(pipeline.save, folder) for pipeline in pipelines]
+    for write in writers:
+        try:
+            write()
+        except CheckpointError as error:
+            logger.warning("the checkpoint in %s lacks its tokenizer: %s", folder, error)
 
 
 def _overridden(config: PolicyConfig, overrides: Mapping[str, Any]) -> PolicyConfig:
@@ -90,6 +133,7 @@ def _from_config(
     folder: Path,
     stats: Stats | None,
     rename_map: Mapping[str, str] | None,
+    tokenizer_from: Path | None,
 ) -> tuple[Pipeline, Pipeline]:
     if stats is None:
         raise CheckpointError(
@@ -99,7 +143,7 @@ def _from_config(
         )
     package, _ = POLICIES[config.type]
     make = import_module(f"{package}.processor").make_processors
-    return make(config, stats, rename_map=rename_map)
+    return make(config, stats, rename_map=rename_map, checkpoint=tokenizer_from)
 
 
 def _step_overrides(

@@ -25,7 +25,7 @@ from vlakit.processing.step import Step
 
 _KEPT_KEYS = {
     *(TASK, "index", "task_index", "episode_index", "timestamp", "messages"),
-    *("language_persistent", "language_events"),
+    *("language_persistent", "language_events", "message_streams", "target_message_indices"),
 }
 _DEFAULTS = {"next.reward": 0.0, "next.done": False, "next.truncated": False}
 _FLOAT_DTYPES = {

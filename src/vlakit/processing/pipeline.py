@@ -77,7 +77,11 @@ class Pipeline:
             step.check(entries)
 
     def save(self, folder: Path | str, filename: str | None = None) -> None:
-        """Write the JSON file, the steps' tensors and their assets into the folder."""
+        """Write the JSON file, the steps' tensors and, last, their assets into the folder.
+
+        Raises:
+            CheckpointError: an asset, such as the tokenizer, is not on this machine.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         entries = []
@@ -86,11 +90,12 @@ class Pipeline:
             if state := step.state():
                 entry["state_file"] = f"{self.name}_step_{index}_{step.registry_name}.safetensors"
                 tensors = {key: value.cpu().contiguous() for key, value in state.items()}
-                save_file(tensors, folder / entry["state_file"])
-            step.save_assets(folder)
+                _write_state(tensors, folder / entry["state_file"])
             entries.append(entry)
         content = json.dumps({"name": self.name, "steps": entries}, indent=2)
         (folder / (filename or f"{self.name}.json")).write_text(content, encoding="utf-8")
+        for step in self.steps:
+            step.save_assets(folder)
 
     @classmethod
     def load(
@@ -176,6 +181,13 @@ def _load_step(
         step.load_state(_read_state(path.parent / entry["state_file"], path))
     step.load_assets(path.parent, entry.get("artifacts") or {}, overrides.keys())
     return step
+
+
+def _write_state(tensors: Mapping[str, Tensor], path: Path) -> None:
+    # The tensors may be mapped from the very file that is replaced: it must not change under them.
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(dict(tensors), partial)
+    partial.replace(path)
 
 
 def _read_state(path: Path, pipeline_path: Path) -> dict[str, Tensor]:

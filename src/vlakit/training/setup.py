@@ -187,17 +187,12 @@ def processors_for(
     """
     if config.pretrained_path is None:
         return make_processors(config, stats, rename_map=rename_map)
-    stored = vars(read_policy_config(config.pretrained_path, revision=config.pretrained_revision))
-    changed = {
-        name: value
-        for name, value in vars(config).items()
-        if stored.get(name) != value and name not in ("device", "pretrained_path", "vlm_config")
-    }
+    stored = read_policy_config(config.pretrained_path, revision=config.pretrained_revision)
     return load_processors(
         config.pretrained_path,
         revision=config.pretrained_revision,
         device=config.device,
         stats=None if resume else stats,
         rename_map=rename_map or None,
-        **changed,
+        **config.changes_from(stored),
     )

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +21,27 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+class ClippedGELU(nn.Module):
+    """GELU, at most 10."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x).clamp(-10, 10)
+
+
+class SquaredReLU(nn.Module):
+    """max(x, 0)^2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
+
+
+class GaussianCDF(nn.Module):
+    """Hugging Face's `laplace`: the normal distribution function that comes closest to `relu2`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * (1 + torch.erf((x - 0.707107) / (0.282095 * math.sqrt(2))))
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
     "identity": nn.Identity,
@@ -26,17 +49,23 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "swish": nn.SiLU,
     "gelu": nn.GELU,
     "gelu_python": nn.GELU,
+    "gelu_10": ClippedGELU,
     "gelu_fast": lambda: nn.GELU(approximate="tanh"),
     "gelu_new": lambda: nn.GELU(approximate="tanh"),
     "gelu_pytorch_tanh": lambda: nn.GELU(approximate="tanh"),
+    "gelu_python_tanh": lambda: nn.GELU(approximate="tanh"),
+    "gelu_accurate": lambda: nn.GELU(approximate="tanh"),
     "quick_gelu": QuickGELU,
     "relu": nn.ReLU,
+    "relu2": SquaredReLU,
     "relu6": nn.ReLU6,
+    "prelu": nn.PReLU,
     "hardswish": nn.Hardswish,
     "leaky_relu": nn.LeakyReLU,
     "mish": nn.Mish,
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
+    "laplace": GaussianCDF,
 }
 """Activations by Hugging Face's names."""
 

@@ -77,7 +77,7 @@ class EO1Model(nn.Module):
             device: where to allocate the weights first, for a model on the meta device.
         """
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and not name.startswith("vlm_backbone."):
+            if isinstance(module, (nn.Linear, nn.PReLU)) and not name.startswith("vlm_backbone."):
                 if device is not None:
                     module.to_empty(device=device)
                 module.reset_parameters()

@@ -31,6 +31,7 @@ from vlakit.policies.eo1.weights import (
     rename_upstream,
     upstream_token_ids,
 )
+from vlakit.policies.processors import Origin
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -102,6 +103,7 @@ class EO1Policy(Policy[EO1Config]):
             tied=policy.tied_weights,
         )
         policy.model.vlm_backbone.tie_weights()
+        policy.origin = Origin(folder, settings.changes_from(stored))
         if is_upstream:
             policy.expected_token_ids = upstream_token_ids(entries, folder)
         return policy.eval()

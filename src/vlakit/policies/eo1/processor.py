@@ -101,7 +101,10 @@ class QwenInputs(Step):
             self._stored = stored
 
     def save_assets(self, folder: Path) -> None:
-        copy_tokenizer(self.source, folder / TOKENIZER_FOLDER)
+        copy_tokenizer(
+            self._stored or _tokenizer_on_this_machine(self.processor_name),
+            folder / TOKENIZER_FOLDER,
+        )
 
     @cached_property
     def source(self) -> Path:
@@ -202,13 +205,30 @@ class QwenInputs(Step):
         return torch.tensor(expand_images(ids, image_id, tokens_per_image))
 
 
+def _tokenizer_on_this_machine(name: str) -> Path:
+    return resolve(name, patterns=TOKENIZER_FILES, local_only=True)
+
+
+def save_tokenizer(config: EO1Config, folder: Path) -> None:
+    """Write the tokenizer of a policy that has no processors into its checkpoint.
+
+    Raises:
+        CheckpointError: the tokenizer is not on this machine.
+    """
+    copy_tokenizer(_tokenizer_on_this_machine(config.vlm_base), folder / TOKENIZER_FOLDER)
+
+
 def _backbone_config(folder: Path) -> Mapping[str, Any] | None:
     path = folder / "config.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def make_processors(
-    config: EO1Config, stats: Stats | None, *, rename_map: Mapping[str, str] | None = None
+    config: EO1Config,
+    stats: Stats | None,
+    *,
+    rename_map: Mapping[str, str] | None = None,
+    checkpoint: Path | None = None,
 ) -> tuple[Pipeline, Pipeline]:
     """Return the preprocessor and the postprocessor of a new policy, as LeRobot builds them.
 
@@ -216,6 +236,7 @@ def make_processors(
         config: the policy's settings, features included.
         stats: statistics of the dataset by feature, under the dataset's names.
         rename_map: names of the dataset to those of the policy.
+        checkpoint: folder whose stored tokenizer, if it has one, is taken for `vlm_base`'s.
 
     Raises:
         ProcessingError: a feature that is scaled lacks a statistic.
@@ -224,18 +245,21 @@ def make_processors(
     stats = rename_keys(stats or {}, rename_map or {})
     scaling = {"norm_map": config.normalization_mapping, "stats": stats}
     features = {**config.input_features, **config.output_features}
+    qwen_inputs = QwenInputs(
+        config.vlm_base,
+        config.image_min_pixels,
+        config.image_max_pixels,
+        config.use_fast_processor,
+    )
+    if checkpoint is not None:
+        qwen_inputs.load_assets(checkpoint, artifacts={}, overridden=())
     preprocess = Pipeline(
         [
             RenameObservations(rename_map),
             ToBatch(),
             Normalizer(features, **scaling),
             ConversationTemplate(config.input_features, config.chunk_size),
-            QwenInputs(
-                config.vlm_base,
-                config.image_min_pixels,
-                config.image_max_pixels,
-                config.use_fast_processor,
-            ),
+            qwen_inputs,
             ToDevice(config.device or "cpu"),
         ],
         PREPROCESSOR,
