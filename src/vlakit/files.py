@@ -40,8 +40,8 @@ def read_json(
 
 
 def write_json(path: Path, content: Any, *, indent: int = 4) -> None:
-    """Write a JSON file whole; NaN and infinity, which JSON does not have, are a ValueError."""
-    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+    """Write a JSON file, whole or not at all."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
 

@@ -18,14 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 
 from vlakit.collection.config import CollectConfig
 from vlakit.datasets import LeRobotDatasetWriter
@@ -35,7 +28,9 @@ from vlakit.environments.vector import available_cores
 from vlakit.environments.worker import EnvironmentWorker, close_all
 from vlakit.errors import ConfigError, SimulatorError, VlakitError
 from vlakit.features import TASK
+from vlakit.progress import progress_bar
 
+COUNTED = "episodes kept, {task.fields[failed]} failed"
 RECORD_FILE = "vlakit_collection.jsonl"
 MAX_FAILURES_PER_EPISODE = 4
 """An expert that fails more often than this (plus ten) is given up."""
@@ -97,7 +92,11 @@ def collect(config: CollectConfig, *, console: Console | None = None) -> Collect
     )
     root = Path(writer.root)
     try:
-        with writer, closing(ExpertPool(config)) as pool, _progress(console) as progress:
+        with (
+            writer,
+            closing(ExpertPool(config)) as pool,
+            progress_bar(console, COUNTED) as progress,
+        ):
             for summary in summaries:
                 _collect_task(config, summary, pool.episodes(summary.task), writer, progress)
     except VlakitError:
@@ -209,16 +208,3 @@ def _write_record(path: Path, config: CollectConfig, summaries: list[TaskSummary
             )
             episode_index += int(success)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("episodes kept, {task.fields[failed]} failed"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )

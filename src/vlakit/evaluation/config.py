@@ -5,19 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vlakit.environments.config import RolloutConfig
 from vlakit.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class EvalConfig(RolloutConfig):
     """How many rollouts, how many at once, what to keep, and controls."""
 
-    n_episodes: int = 50
-    """Rollouts per task."""
-    batch_size: int = 0
-    """Environments at once; 0 is two per core, at most 64. Outcomes do not depend on it."""
-    use_async_envs: bool = True
-    """Each environment in a process of its own; false keeps them in this one."""
     max_videos: int = 10
     """Rollouts recorded as mp4 per task, the first ones; 0 records none and is faster."""
     blank_images: bool = False
@@ -28,13 +23,6 @@ class EvalConfig:
     """Control: task name -> what to tell the policy instead; goes before `instruction`."""
 
     def __post_init__(self) -> None:
-        for name in ("n_episodes", "batch_size", "max_videos"):
-            value, least = getattr(self, name), 1 if name == "n_episodes" else 0
-            if value < least:
-                raise ConfigError(
-                    f"--eval.{name}={value} must be at least {least}: give a larger number."
-                )
-
-    def num_envs(self, cores: int) -> int:
-        """Return how many environments run at once on a machine with that many cores."""
-        return min(self.batch_size or min(2 * cores, 64), self.n_episodes)
+        super().__post_init__()
+        if self.max_videos < 0:
+            raise ConfigError(f"--eval.max_videos={self.max_videos} must be 0 (none) or more.")

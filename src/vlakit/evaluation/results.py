@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from vlakit.environments.base import TaskEntry
 from vlakit.evaluation.success_rate import wilson_interval
+from vlakit.files import written_whole
 
 INFO_FILE = "eval_info.json"
 
@@ -85,10 +85,10 @@ class EvaluationResult:
     def save(self, folder: Path) -> Path:
         """Write `eval_info.json` as a whole or not at all; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
-        path, half = folder / INFO_FILE, folder / f".{INFO_FILE}.tmp"
-        half.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False), encoding="utf-8")
-        os.replace(half, path)
-        return path
+        text = json.dumps(self.to_json(), indent=2, allow_nan=False)
+        with written_whole(folder / INFO_FILE) as part:
+            part.write_text(text, encoding="utf-8")
+        return folder / INFO_FILE
 
 
 def _task_json(task: TaskResult) -> dict[str, Any]:

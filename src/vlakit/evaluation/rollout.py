@@ -22,15 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 
 from vlakit.environments.base import EnvConfig, TaskEntry
 from vlakit.environments.messages import Message
@@ -41,7 +33,9 @@ from vlakit.evaluation.config import EvalConfig
 from vlakit.evaluation.results import EpisodeResult, EvaluationResult, TaskResult
 from vlakit.evaluation.video import VideoFile
 from vlakit.features import OBS_IMAGE, OBS_PREFIX
+from vlakit.progress import progress_bar
 
+COUNTED = "rollouts, {task.fields[successes]} succeeded"
 GREY = 128
 """Value of every pixel under `--eval.blank_images`."""
 
@@ -107,7 +101,7 @@ def evaluate(
             num_envs=eval_config.num_envs(available_cores()),
             use_processes=eval_config.use_async_envs,
         ) as envs,
-        _progress(console) as progress,
+        progress_bar(console, COUNTED) as progress,
     ):
         for entry in entries:
             envs.set_task(entry.name)
@@ -258,16 +252,3 @@ def _instruction(entry: TaskEntry, env_config: EnvConfig, eval_config: EvalConfi
 
 def _show(progress: Progress, bar: TaskID, done: int, good: int) -> None:
     progress.update(bar, completed=done, successes=good)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rollouts, {task.fields[successes]} succeeded"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )

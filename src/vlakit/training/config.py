@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from vlakit.config_schema import encode
 from vlakit.datasets.config import DatasetConfig
-from vlakit.environments.config import EnvConfig
+from vlakit.environments.config import EnvConfig, RolloutConfig
 from vlakit.errors import ConfigError
 from vlakit.policies.config import PolicyConfig
 from vlakit.training.lerobot_keys import LEROBOT_ONLY, OWN_KEYS, SHARED_ENV_KEYS
@@ -25,15 +25,9 @@ AUTO_DEVICES = ("cuda", "mps", "cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class TrainingRolloutConfig(RolloutConfig):
     """Rollouts in a simulator while training; `--env.type` switches them on."""
 
-    n_episodes: int = 50
-    """Rollouts per task."""
-    batch_size: int = 0
-    """Environments at once; 0 is two per core, at most 64. Outcomes do not depend on it."""
-    use_async_envs: bool = True
-    """Each environment in a process of its own: always so here; results do not depend on it."""
     recording: bool = False
     """Record rollouts as a dataset. Not supported yet."""
     recording_repo_id: str | None = None
@@ -42,11 +36,7 @@ class EvalConfig:
     """Whether recorded rollouts are private on the hub. Not supported yet."""
 
     def __post_init__(self) -> None:
-        if self.n_episodes < 1 or self.batch_size < 0:
-            raise ConfigError(
-                f"--eval.n_episodes={self.n_episodes} must be 1 or more and "
-                f"--eval.batch_size={self.batch_size} 0 (automatic) or more."
-            )
+        super().__post_init__()
         if self.recording or self.recording_repo_id or self.recording_private:
             raise ConfigError(
                 "--eval.recording is not supported yet; leave the --eval.recording* flags out."
@@ -141,7 +131,7 @@ class TrainFlags:
     """The optimiser, without the preset."""
     scheduler: SchedulerConfig | None = None
     """The learning-rate schedule, without the preset."""
-    eval: EvalConfig = field(default_factory=EvalConfig)
+    eval: TrainingRolloutConfig = field(default_factory=TrainingRolloutConfig)
     """Rollouts while training."""
     wandb: WandBConfig = field(default_factory=WandBConfig)
     """Weights & Biases."""

@@ -10,23 +10,13 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from vlakit.config_schema import encode
 from vlakit.errors import ConfigError
+from vlakit.files import written_whole
 from vlakit.training.config import TrainFlags
 from vlakit.training.step import StepResult
 
@@ -48,9 +38,8 @@ class LogFile:
         if path.is_file():
             kept = [line for line in path.read_text("utf-8").splitlines(keepends=True)
                     if _step_of(line) <= resumed_step]  # fmt: skip
-            draft = path.with_suffix(".draft")
-            draft.write_text("".join(kept), encoding="utf-8")
-            os.replace(draft, path)
+            with written_whole(path) as part:
+                part.write_text("".join(kept), encoding="utf-8")
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append one entry; numbers that JSON cannot hold become null."""
@@ -125,21 +114,6 @@ def log_line(entry: dict[str, Any]) -> str:
     return (
         f"step {entry['step']:>7,}  epoch {entry['epochs']:.2f}  loss {entry['loss']:.4f}  grad "
         f"{entry['grad_norm']:.3g}  lr {entry['lr']:.2e}  {entry['samples_per_s']:.1f} samples/s"
-    )
-
-
-def progress_bar(console: Console) -> Progress:
-    """Return the bar of the training steps: loss, samples/s and time left."""
-    return Progress(
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
     )
 
 

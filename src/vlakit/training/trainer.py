@@ -32,6 +32,7 @@ from vlakit.datasets.sampler import EpochSampler
 from vlakit.errors import ConfigError, TrainingError
 from vlakit.policies.base import Policy
 from vlakit.processing.pipeline import Pipeline
+from vlakit.progress import progress_bar
 from vlakit.training.batches import BatchReader, evaluation_batches, training_batches
 from vlakit.training.config import TrainFlags, split_by_reader
 from vlakit.training.ema import MovingAverage
@@ -41,7 +42,6 @@ from vlakit.training.metrics import (
     LogFile,
     WandB,
     log_line,
-    progress_bar,
 )
 from vlakit.training.optimizer import make_optimizer
 from vlakit.training.schedule import make_scheduler, schedule_multiplier
@@ -105,8 +105,12 @@ class Trainer:
         self.wandb = WandB(flags, self.output_dir) if flags.wandb.enable else None
         self.averages = Averages(flags.batch_size, len(self.data.train))
         self.policy.train()
-        with progress_bar(self.console) as self.progress:
-            self.bar = self.progress.add_task("", total=flags.steps, completed=self.done, status="")
+        with progress_bar(
+            self.console, "{task.fields[status]}", only_on_terminal=True
+        ) as self.progress:
+            self.bar = self.progress.add_task(
+                "training", total=flags.steps, completed=self.done, status=""
+            )
             batches, waiting_since = self.batches(), time.perf_counter()
             for batch in batches:
                 data_s = time.perf_counter() - waiting_since

@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from vlakit.errors import DatasetError
+from vlakit.progress import progress_bar
 
 logger = logging.getLogger(__name__)
-
-PROGRESS_FROM = 1000
-"""Number of frames from which a progress bar is shown."""
 
 _BLOCK = 64
 
@@ -72,24 +70,11 @@ def decode_all(
     }
     blocks = [(name, start) for name in cameras for start in range(0, num_frames, _BLOCK)]
     total = num_frames * len(cameras)
-    with _progress(total) as advance:
+    console = Console(stderr=True)
+    with progress_bar(console, "frames", only_on_terminal=True, transient=True) as progress:
+        bar = progress.add_task("decoding cameras", total=total)
         for name, start in blocks:
             rows = np.arange(start, min(start + _BLOCK, num_frames))
             cached[name][start : start + len(rows)] = read_images(name, rows)
-            advance(len(rows))
+            progress.advance(bar, len(rows))
     return cached
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar for long decodes; gives the function that moves it on by some frames."""
-    if total < PROGRESS_FROM:
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("decoding camera frames", total=total)
-        yield lambda count: bar.update(task, advance=count)
