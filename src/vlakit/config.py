@@ -12,6 +12,7 @@ and the message of a check that draccus would hide behind "Couldn't instantiate 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -292,11 +293,29 @@ def _check_required(cls: Any, raw: Mapping[str, Any], where: str, prefix: str = 
             f"{', '.join(choices)}.{hint}"
         )
     for flag in walk_flags(selected_class(cls, raw), raw, prefix):
+        if flag.name in _missing_families(selected_class(cls, raw), raw, prefix):
+            dashes = "" if where else "--"
+            raise ConfigError(
+                f"{where}{dashes}{flag.name} is required, one of {', '.join(flag.choices)}. "
+                f"{flag.help}"
+            )
         if flag.is_required and not _has(raw, flag.name[len(prefix) :].split(".")):
             dashes = "" if where else "--"
             raise ConfigError(
                 f"{where}{dashes}{flag.name} is required ({flag.type_name}). {flag.help}"
             )
+
+
+def _missing_families(cls: type, raw: Mapping[str, Any], prefix: str) -> list[str]:
+    """Return `<name>.type` of the families without a default that `raw` says nothing about."""
+    return [
+        f"{prefix}{field.name}.{TYPE_KEY}"
+        for field in dataclasses.fields(cls)
+        if is_choice(nested_type(field_types(cls).get(field.name)))
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+        and field.name not in raw
+    ]
 
 
 def _has(raw: Any, keys: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,23 @@ def write_checkpoint(checkpoints: Path, name: str, fill: Callable[[Path], None])
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        CheckpointError: The disk is full or cannot be written.
     """
+    try:
+        return _write_checkpoint(checkpoints, name, fill)
+    except (OSError, SafetensorError) as error:
+        if checkpoints.is_dir():
+            remove_unfinished(checkpoints)
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(
+            f"the checkpoint {checkpoints / name} could not be written ({reason}); expected a disk "
+            "with room for it. Make room, then go on from the checkpoint before it, which is whole."
+        ) from error
+
+
+def _write_checkpoint(checkpoints: Path, name: str, fill: Callable[[Path], None]) -> Path:
     checkpoints.mkdir(parents=True, exist_ok=True)
     remove_unfinished(checkpoints)
     draft = checkpoints / f"{UNFINISHED}{name}"
@@ -159,30 +176,59 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     Raises:
         CheckpointError: The files are missing, damaged or of other parameters.
     """
-    tensors, groups = _read_tensors(folder / OPTIMIZER_STATE), _read_json(folder / OPTIMIZER_GROUPS)
+    tensors, groups = read_tensors(folder / OPTIMIZER_STATE), _read_json(folder / OPTIMIZER_GROUPS)
     present = optimizer.state_dict()["param_groups"]
-    if [len(g["params"]) for g in groups] != [len(g["params"]) for g in present]:
-        raise CheckpointError(
-            f"{folder / OPTIMIZER_GROUPS} is for {[len(g['params']) for g in groups]} parameters, "
-            f"the policy has {[len(g['params']) for g in present]}; resume with the policy "
-            "settings of the checkpoint."
-        )
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        _, index, key = name.split("/", 2)
-        state.setdefault(int(index), {})[key] = value
+    _check_groups(folder / OPTIMIZER_GROUPS, groups, present)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, values in state.items():
-        for key, value in values.items():
-            if value.ndim and value.shape != parameters[index].shape:
-                raise CheckpointError(
-                    f"{folder / OPTIMIZER_STATE}: {key} of parameter {index} has shape "
-                    f"{tuple(value.shape)}, the policy's is {tuple(parameters[index].shape)}; "
-                    "resume with the policy settings of the checkpoint."
-                )
+    state = _moments(folder / OPTIMIZER_STATE, tensors, parameters)
     merged = [now | {k: _like(now[k], v) for k, v in saved.items() if k in now}
               for now, saved in zip(present, groups, strict=True)]  # fmt: skip
     optimizer.load_state_dict({"state": state, "param_groups": merged})
+
+
+def _check_groups(path: Path, groups: Any, present: list[dict[str, Any]]) -> None:
+    try:
+        saved = [len(group["params"]) for group in groups]
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is no list of parameter groups with 'params' each; resume from another one."
+        ) from error
+    needed = [len(group["params"]) for group in present]
+    if saved != needed:
+        raise CheckpointError(
+            f"{path} is for {saved} parameters, the policy has {needed}; resume with the policy "
+            "settings of the checkpoint."
+        )
+
+
+def _moments(
+    path: Path, tensors: dict[str, Tensor], parameters: list[Tensor]
+) -> dict[int, dict[str, Tensor]]:
+    """Return the optimiser's tensors by parameter, after a look at names and shapes."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        match = re.fullmatch(r"state/(\d+)/(\w+)", name)
+        if match is None or int(match[1]) >= len(parameters):
+            raise CheckpointError(
+                f"{path} holds the tensor {name!r}; expected state/<parameter below "
+                f"{len(parameters)}>/<moment>. Resume with the policy settings of the checkpoint."
+            )
+        index, key = int(match[1]), match[2]
+        shape = parameters[index].shape
+        if value.ndim and value.shape != shape:
+            raise CheckpointError(
+                f"{path}: {key} of parameter {index} has shape {tuple(value.shape)}, the policy's "
+                f"is {tuple(shape)}; resume with the policy settings of the checkpoint."
+            )
+        state.setdefault(index, {})[key] = value
+    keys = set().union(*state.values())
+    for index, values in state.items():
+        if missing := sorted(keys - values.keys()):
+            raise CheckpointError(
+                f"{path} lacks state/{index}/{missing[0]}, which the other parameters have; resume "
+                "from another checkpoint."
+            )
+    return state
 
 
 def _like(present: Any, saved: Any) -> Any:
@@ -190,8 +236,17 @@ def _like(present: Any, saved: Any) -> Any:
 
 
 def load_scheduler(folder: Path, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
-    """Give the schedule its saved position; keys of other torch versions are left out."""
+    """Give the schedule its saved position; keys of other torch versions are left out.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
     saved = _read_json(folder / SCHEDULER_STATE)
+    if not isinstance(saved, dict):
+        raise CheckpointError(
+            f"{folder / SCHEDULER_STATE} holds a {type(saved).__name__}; expected a schedule's "
+            "position by name. Resume from another checkpoint."
+        )
     present = scheduler.state_dict()
     scheduler.load_state_dict(present | {k: v for k, v in saved.items() if k in present})
 
@@ -239,7 +294,7 @@ def load_random_state(folder: Path) -> None:
     Raises:
         CheckpointError: The file is missing or damaged.
     """
-    state = _read_tensors(folder / RNG_STATE)
+    state = read_tensors(folder / RNG_STATE)
     try:
         set_random_state(state)
     except (KeyError, ValueError, RuntimeError) as error:
@@ -265,7 +320,12 @@ def _read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} is damaged ({error}); resume from another one.") from error
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of one file of a `training_state`.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing: the checkpoint cannot be resumed. Give one with a training_state "

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from vlakit.cli.output_folder import check_can_be_made
 from vlakit.collection.config import CollectConfig
 from vlakit.config import parse_flags
 
@@ -18,6 +20,11 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     config = parse_flags(CollectConfig, argv, prog="vlakit collect", summary=SUMMARY)
     from vlakit.collection.expert import collect
+    from vlakit.datasets.location import lerobot_home
+
+    root = Path(config.root) if config.root is not None else lerobot_home() / config.repo_id
+    if not root.exists():
+        check_can_be_made(root, "--root")
 
     console = Console(stderr=True)
     summary = collect(config, console=console)

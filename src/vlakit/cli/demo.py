@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from vlakit.cli.demo_steps import DemoFlags, plan
+from vlakit.cli.output_folder import check_can_be_made
 from vlakit.config import parse_flags
 from vlakit.errors import ConfigError
 
@@ -32,6 +33,9 @@ def main(argv: Sequence[str]) -> int:
     from vlakit.cli.demo_report import make_report
     from vlakit.cli.main import run_command
     from vlakit.evaluation.report import write_report
+    from vlakit.policies.base import resolve_device
+
+    resolve_device(flags.device, flag="--device")
 
     console = Console(stderr=True, highlight=False)
     prepare_folder(flags)
@@ -61,6 +65,9 @@ def prepare_folder(flags: DemoFlags) -> None:
         ConfigError: The folder holds something else.
     """
     folder = flags.output_dir
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output_dir={folder} is a file: give a folder.")
+    check_can_be_made(folder, "--output_dir")
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER_FILE).exists():
             raise ConfigError(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from vlakit.cli.output_folder import check_can_be_made
 from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
 from vlakit.config import parse_flags
 from vlakit.environments.config import EnvConfig
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, VlakitError
 from vlakit.evaluation.config import EvalConfig
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.registry import register_configs
@@ -106,6 +108,8 @@ def run(flags: EvalFlags, overrides: Mapping[str, Any], console: Console) -> Eva
     assert config is not None
     assert config.pretrained_path is not None
     flags.env.task_list()
+    output_dir = flags.output_path(datetime.now())
+    check_can_be_made(output_dir, "--output_dir")
     for note in check_fit(config, flags.env, flags.rename_map):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     policy = make_policy(config)
@@ -116,18 +120,23 @@ def run(flags: EvalFlags, overrides: Mapping[str, Any], console: Console) -> Eva
         rename_map=flags.rename_map or None,
         **overrides,
     )
-    output_dir = flags.output_path(datetime.now())
-    result = evaluate_policy(
-        policy,
-        preprocess,
-        postprocess,
-        flags.env,
-        flags.eval,
-        seed=flags.seed,
-        video_dir=output_dir / "videos",
-        rename_map=flags.rename_map,
-        console=console,
-    )
+    is_new = not output_dir.exists()
+    try:
+        result = evaluate_policy(
+            policy,
+            preprocess,
+            postprocess,
+            flags.env,
+            flags.eval,
+            seed=flags.seed,
+            video_dir=output_dir / "videos",
+            rename_map=flags.rename_map,
+            console=console,
+        )
+    except (VlakitError, OSError):
+        if is_new:  # videos without results are of no use
+            shutil.rmtree(output_dir, ignore_errors=True)
+        raise
     path = result.save(output_dir)
     console.print(_table(result))
     console.print(str(path), highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -22,6 +23,7 @@ COMMANDS = {
 }
 """Command -> (module with `main(argv)`, what it does). Modules are imported when they run."""
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -40,16 +42,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VlakitError as error:
         if show_traceback:
             raise
-        name = f"vlakit {arguments[0]}" if arguments and arguments[0] in COMMANDS else "vlakit"
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        print(f"{_name(arguments)}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt as error:
+        print(f"{_name(arguments)}: {str(error) or 'stopped'}", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has left (`vlakit ... | head`): that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A full or read-only disk shows wherever something is written.
+        if show_traceback or error.errno not in DISK_ERRORS:
+            raise
+        place = error.filename or "the output folder"
+        print(  # noqa: T201
+            f"{_name(arguments)}: {place} cannot be written ({error.strerror}); expected a disk "
+            "with room that can be written. Free some, or choose another folder.",
+            file=sys.stderr,
+        )
+        return USER_ERROR
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -66,6 +78,10 @@ def run_command(arguments: Sequence[str]) -> int:
         raise ConfigError(f"unknown command {name!r}; expected one of {', '.join(COMMANDS)}.{hint}")
     module = importlib.import_module(COMMANDS[name][0])
     return module.main(rest) or 0
+
+
+def _name(arguments: Sequence[str]) -> str:
+    return f"vlakit {arguments[0]}" if arguments and arguments[0] in COMMANDS else "vlakit"
 
 
 def _usage() -> str:

@@ -7,14 +7,14 @@ Everything that can be wrong is looked at before the output folder is made.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlakit.cli.output_folder import check_can_be_made
 from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
-from vlakit.config import decode, parse_flags
+from vlakit.config import decode, parse_flags, read_config_file
 from vlakit.config_schema import encode
 from vlakit.errors import ConfigError
 from vlakit.policies.registry import register_configs
@@ -60,7 +60,7 @@ def read_flags(argv: Sequence[str]) -> TrainFlags:
     def prepare(raw: dict[str, Any]) -> dict[str, Any]:
         raw = take_out_not_built(raw)
         if checkpoint is not None and (checkpoint / OWN_CONFIG).is_file():
-            raw = _under(json.loads((checkpoint / OWN_CONFIG).read_text("utf-8")), raw)
+            raw = _under(read_config_file(checkpoint / OWN_CONFIG), raw)
         if raw.get("resume") is True:
             return _resumed(raw, checkpoint, arguments)
         return with_policy_path(raw)
@@ -81,6 +81,7 @@ def read_flags(argv: Sequence[str]) -> TrainFlags:
             f"or go on with --resume=true --config_path={output_dir}/checkpoints/last/"
             f"pretrained_model/{TRAIN_CONFIG}."
         )
+    check_can_be_made(output_dir, "--output_dir")
     return dataclasses.replace(flags, output_dir=output_dir, job_name=flags.name())
 
 
@@ -97,9 +98,12 @@ def train(
     from rich.console import Console
 
     console = console or Console(stderr=True)
-    _announce(flags, console)
     trainer = make_trainer(flags, rollouts=rollouts, console=console)
-    trainer.fit()
+    _announce(flags, console)
+    try:
+        trainer.fit()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(trainer)) from None
     if flags.save_checkpoint:
         console.print(f"checkpoint: {trainer.last_checkpoint}", highlight=False, soft_wrap=True)
     if flags.policy and flags.policy.push_to_hub:
@@ -256,6 +260,15 @@ def _announce(flags: TrainFlags, console: Console) -> None:
     )
 
 
+def _how_to_go_on(trainer: Trainer) -> str:
+    from vlakit.checkpoints.training_state import PRETRAINED_MODEL
+
+    if trainer.last_checkpoint is None:
+        return f"stopped after step {trainer.done}; no checkpoint was written yet"
+    path = trainer.last_checkpoint / PRETRAINED_MODEL / TRAIN_CONFIG
+    return f"stopped after step {trainer.done}; go on with --resume=true --config_path={path}"
+
+
 def _simulator_rollouts(flags: TrainFlags, config: PolicyConfig, output_dir: Path) -> Rollouts:
     """Return in-training evaluation in the simulator of `--env`.
 
@@ -266,6 +279,7 @@ def _simulator_rollouts(flags: TrainFlags, config: PolicyConfig, output_dir: Pat
     from vlakit.evaluation.planner import check_fit
 
     assert flags.env is not None
+    flags.env.task_list()
     check_fit(config, flags.env, flags.rename_map)
     return training_rollouts(flags, output_dir)
 

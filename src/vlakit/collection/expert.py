@@ -99,7 +99,7 @@ def collect(config: CollectConfig, *, console: Console | None = None) -> Collect
         ):
             for summary in summaries:
                 _collect_task(config, summary, pool.episodes(summary.task), writer, progress)
-    except VlakitError:
+    except (VlakitError, OSError):
         shutil.rmtree(root, ignore_errors=True)
         raise
     _write_record(root / "meta" / RECORD_FILE, config, summaries)

@@ -126,7 +126,8 @@ def check_fit(config: PolicyConfig, env: EnvConfig, rename_map: Mapping[str, str
     given = policy_features(env.features())
     observed = _renamed(given, rename_map)
     if any(name not in observed for name in config.image_features):
-        check_cameras(given, list(config.image_features))
+        giver = f"the environment (--env.type={env.type})"
+        check_cameras(given, list(config.image_features), giver=giver)
         raise ConfigError(
             f"--rename_map={json.dumps(dict(rename_map))} takes away cameras that the checkpoint "
             f"needs, {list(config.image_features)}: leave it out, the names fit without it."

@@ -117,11 +117,14 @@ class Policy(nn.Module, Generic[ConfigT]):
         save_companions(self.config, self.origin, folder)
 
 
-def resolve_device(name: str | torch.device | None) -> torch.device:
+def resolve_device(
+    name: str | torch.device | None, *, flag: str = "--policy.device"
+) -> torch.device:
     """Return a device that this machine has.
 
     Args:
         name: such as 'cpu' or 'cuda:1'; None takes cuda, else mps, else cpu.
+        flag: where the name comes from, for the message.
 
     Raises:
         DeviceError: when there is no such device.
@@ -138,7 +141,7 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise DeviceError(
             f"device {name!r} is no device name; expected cpu, cuda, cuda:<number> or mps. "
-            "Correct --policy.device."
+            f"Correct {flag}."
         ) from error
     known = available.get(device.type, False)
     too_high = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
@@ -146,7 +149,7 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
         have = ", ".join(kind for kind, there in available.items() if there)
         raise DeviceError(
             f"device {str(name)!r} is not available; this machine has {have}. "
-            "Choose one of these with --policy.device."
+            f"Choose one of these with {flag}."
         )
     return device
 

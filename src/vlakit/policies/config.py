@@ -102,7 +102,7 @@ class PolicyConfig(draccus.ChoiceRegistry):
         """
         values = dict(entries)
         kind = values.pop("type", None)
-        target = cls if kind is None else config_class(str(kind))
+        target = cls if kind is None else config_class(str(kind), source=source)
         if target is PolicyConfig or not issubclass(target, cls):
             raise ConfigError(
                 f"{source} is of type {kind!r}; expected the settings of a {cls.__name__}. "
@@ -155,8 +155,12 @@ def register_configs() -> None:
         importlib.import_module(f"{package}.config")
 
 
-def config_class(kind: str) -> builtins.type[PolicyConfig]:
+def config_class(kind: str, *, source: str = "") -> builtins.type[PolicyConfig]:
     """Return the configuration class of a policy type.
+
+    Args:
+        kind: as in `--policy.type`.
+        source: the file that says so, for the message.
 
     Raises:
         ConfigError: when there is no such policy, with the nearest name.
@@ -165,7 +169,8 @@ def config_class(kind: str) -> builtins.type[PolicyConfig]:
     choices = PolicyConfig.get_known_choices()
     if kind not in choices:
         raise ConfigError(
-            f"policy type {kind!r} is unknown; expected one of {', '.join(sorted(choices))}."
-            f"{did_you_mean(kind, choices)}"
+            f"{source and f'{source}: '}policy type {kind!r} is unknown; expected one of "
+            f"{', '.join(sorted(choices))}.{did_you_mean(kind, choices)} Give a checkpoint of one "
+            "of these."
         )
     return choices[kind]

@@ -63,7 +63,7 @@ def load_processors(
     """
     folder = resolve(path_or_repo_id, revision=revision, token=token)
     config = _overridden(read_policy_config(folder), overrides)
-    if (folder / f"{PREPROCESSOR}.json").is_file():
+    if any((folder / f"{name}.json").is_file() for name in (PREPROCESSOR, POSTPROCESSOR)):
         changes = _step_overrides(config, overrides, stats, rename_map)
         if device is not None:
             changes[PREPROCESSOR]["device_processor"] = {"device": device}

@@ -149,6 +149,12 @@ class _Scaling(Step):
         for stat in NEEDED_STATS[mode]:
             if stat not in entry:
                 raise ProcessingError(_missing_message(name, stat, mode, self.stats))
+            if not torch.isfinite(entry[stat]).all():
+                raise ProcessingError(
+                    f"the statistic {stat!r} of {name!r} is not finite "
+                    f"({entry[stat].flatten().tolist()}); expected numbers. Look for NaN in the "
+                    "dataset and recompute its statistics, or fetch the checkpoint again."
+                )
         return [self._shaped(name, entry[stat]) for stat in NEEDED_STATS[mode]]
 
     def _shaped(self, name: str, stat: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ tensors. LeRobot reads what is written here and the other way round, so no key i
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -140,12 +141,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content["steps"], list):
-            raise TypeError("'steps' is not a list")
+        for entry in content["steps"]:
+            if not (isinstance(entry, dict) and isinstance(entry.get("config", {}), dict)):
+                raise TypeError(f"'steps' holds {entry!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} is not a processor file ({error}): expected a JSON object with 'steps'. "
-            "Fetch or save the checkpoint again."
+            f"{path} is not a processor file ({error}): expected a JSON object with "
+            "a list 'steps' of {registry_name, config}. Fetch or save the checkpoint again."
         ) from None
     return content
 
@@ -156,8 +158,8 @@ def _registry_name(entry: Mapping[str, Any], path: Path) -> str:
         return name
     what = f"step {name!r}" if name else f"the Python class {entry.get('class')!r}"
     raise CheckpointError(
-        f"{path} asks for {what}, which vlakit does not have; it has {sorted(STEP_CLASSES)}. "
-        "Code named in a checkpoint is never imported."
+        f"{path} asks for {what}, which vlakit does not have; it has {sorted(STEP_CLASSES)}."
+        f"{did_you_mean(str(name), STEP_CLASSES)} Code named in a checkpoint is never imported."
     )
 
 
@@ -167,10 +169,11 @@ def _load_step(
     module, class_name = STEP_CLASSES[name].split(":")
     step_class = getattr(import_module(module), class_name)
     config = {**entry.get("config", {}), **overrides}
+    _check_settings(step_class, name, config, path)
     try:
         step: Step = step_class(**config)
-    except VlakitError:
-        raise
+    except VlakitError as error:
+        raise type(error)(f"{name!r} in {path}: {error}") from error
     except (TypeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"the configuration of {name!r} in {path} does not fit: {error}. "
@@ -188,6 +191,18 @@ def _write_state(tensors: Mapping[str, Tensor], path: Path) -> None:
     partial = path.with_name(f"{path.name}.partial")
     save_file(dict(tensors), partial)
     partial.replace(path)
+
+
+def _check_settings(
+    step_class: type[Step], name: str, config: Mapping[str, Any], path: Path
+) -> None:
+    known = inspect.signature(step_class).parameters
+    for key in config:
+        if key not in known:
+            raise CheckpointError(
+                f"unknown key {key!r} in the configuration of {name!r} in {path}; expected some of "
+                f"{', '.join(known)}.{did_you_mean(key, known)} Remove it or correct its name."
+            )
 
 
 def _read_state(path: Path, pipeline_path: Path) -> dict[str, Tensor]:

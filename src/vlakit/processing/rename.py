@@ -56,8 +56,15 @@ def rename_keys(entries: Mapping[str, V], rename_map: Mapping[str, str]) -> dict
     return renamed
 
 
-def check_cameras(batch: Mapping[str, Any], expected: Sequence[str]) -> None:
+def check_cameras(
+    batch: Mapping[str, Any], expected: Sequence[str], *, giver: str = "the batch"
+) -> None:
     """Make sure that the batch has every camera that the policy was made for.
+
+    Args:
+        batch: what is given, by name.
+        expected: names of the policy's cameras.
+        giver: where `batch` comes from, for the message.
 
     Raises:
         ProcessingError: a camera is missing; the message has the `rename_map` that comes closest.
@@ -69,9 +76,15 @@ def check_cameras(batch: Mapping[str, Any], expected: Sequence[str]) -> None:
     guess = closest_rename_map(given, expected)
     advice = f"Pass --rename_map='{json.dumps(guess)}'" if guess else "Add the missing camera"
     raise ProcessingError(
-        f"the checkpoint needs the cameras {list(expected)}, the batch has {given or 'none'}: "
+        f"the checkpoint needs the cameras {list(expected)}, {giver} has {given or 'none'}: "
         f"{missing} missing. {advice} (names of the dataset or environment to the checkpoint's)."
+        f"{_without_counterpart(missing, guess)}"
     )
+
+
+def _without_counterpart(missing: Sequence[str], guess: Mapping[str, str]) -> str:
+    left = [name for name in missing if name not in guess.values()]
+    return f" Nothing is left for {', '.join(left)}: add that camera too." if guess and left else ""
 
 
 def closest_rename_map(given: Collection[str], expected: Collection[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vlakit.datasets.config import ImageTransformsConfig
 from vlakit.datasets.image_transforms import ImageTransforms
 from vlakit.datasets.reader import LeRobotDataset
+from vlakit.errors import TrainingError, VlakitError
 from vlakit.training.config import TrainFlags
 
 Batch = dict[str, Any]
@@ -50,8 +51,18 @@ class BatchReader(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: Numbered) -> Batch:
-        """Return the batch of a step: tensors (batch, ...), text as lists."""
+    def __getitem__(self, index: Numbered) -> Batch | VlakitError:
+        """Return the batch of a step: tensors (batch, ...), text as lists.
+
+        What is wrong with the data is returned, not raised: the loader would bury it in the
+        worker's traceback.
+        """
+        try:
+            return self._read(index)
+        except VlakitError as error:
+            return error
+
+    def _read(self, index: Numbered) -> Batch:
         step, indices = index
         batch = self.dataset.get_batch(indices)
         if self.transforms is None:
@@ -109,7 +120,29 @@ def training_batches(
         pin_memory=flags.policy is not None and str(flags.policy.device).startswith("cuda"),
         generator=torch.Generator(),  # the loader must not draw from the global generator
     )
-    return ahead(map(preprocess, loader), AHEAD)
+    return ahead(map(preprocess, _checked(loader)), AHEAD)
+
+
+def _checked(loader: Iterable[Batch | VlakitError]) -> Iterator[Batch]:
+    """Yield the batches of a loader; raise what its workers found wrong.
+
+    Raises:
+        VlakitError: As the worker raised it.
+        TrainingError: A worker was killed.
+    """
+    try:
+        for batch in loader:
+            if isinstance(batch, VlakitError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a process that reads data died ({str(error).splitlines()[0]}); as a rule the memory "
+            "did not suffice. Lower --num_workers, --prefetch_factor or --batch_size; "
+            "--num_workers=0 shows other causes."
+        ) from error
 
 
 def num_reading_workers(flags: TrainFlags) -> int:

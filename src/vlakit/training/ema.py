@@ -70,15 +70,16 @@ class MovingAverage:
             CheckpointError: It belongs to other weights.
         """
         saved = dict(state)
-        num_updates = int(saved.pop("num_updates"))
-        if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in self.average.items()}:
+        num_updates = saved.pop("num_updates", None)
+        shapes, own = ({k: v.shape for k, v in d.items()} for d in (saved, self.average))
+        if num_updates is None or shapes != own:
             raise CheckpointError(
                 "the saved moving average belongs to other weights than this policy's; resume with "
                 "the policy settings of the checkpoint, or with --ema.enable=false."
             )
         for name, value in saved.items():
             self.average[name].copy_(value)
-        self.num_updates = num_updates
+        self.num_updates = int(num_updates)
 
 
 @torch.no_grad()

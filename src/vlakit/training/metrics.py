@@ -27,22 +27,30 @@ class LogFile:
     """Appends JSON lines; each line is on disk when `write` returns."""
 
     def __init__(self, path: Path, *, resumed_step: int = 0) -> None:
-        """Open the log, without lines of steps that will be done again.
+        """Prepare the log, without lines of steps that will be done again.
 
         Args:
-            path: The file; it and its folder are made when missing.
+            path: The file; it and its folder are made with the first entry.
             resumed_step: Steps done by the checkpoint that is resumed; later lines are dropped.
         """
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            kept = [line for line in path.read_text("utf-8").splitlines(keepends=True)
-                    if _step_of(line) <= resumed_step]  # fmt: skip
-            with written_whole(path) as part:
+        self._resumed_step = resumed_step
+        self._is_open = False
+
+    def _open(self) -> None:
+        """Make the folder, drop lines; only now: a run that fails at once changes nothing."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.is_file():
+            kept = [line for line in self.path.read_text("utf-8").splitlines(keepends=True)
+                    if _step_of(line) <= self._resumed_step]  # fmt: skip
+            with written_whole(self.path) as part:
                 part.write_text("".join(kept), encoding="utf-8")
+        self._is_open = True
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append one entry; numbers that JSON cannot hold become null."""
+        if not self._is_open:
+            self._open()
         line = json.dumps({key: _plain(value) for key, value in entry.items()})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -127,6 +135,7 @@ class WandB:
             ConfigError: wandb is not installed.
         """
         settings = flags.wandb
+        output_dir.mkdir(parents=True, exist_ok=True)
         self._run = _import_wandb().init(
             project=settings.project,
             entity=settings.entity,

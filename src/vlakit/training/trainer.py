@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from vlakit.checkpoints.training_state import (
     CHECKPOINTS,
@@ -24,6 +25,7 @@ from vlakit.checkpoints.training_state import (
     load_scheduler,
     load_training_step,
     random_state,
+    read_tensors,
     save_training_state,
     set_random_state,
     write_checkpoint,
@@ -100,7 +102,6 @@ class Trainer:
     def fit(self) -> None:
         """Run the steps that are left; logs, evaluates and saves on the way."""
         flags = self.flags
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         self.log_file = LogFile(self.output_dir / LOG_FILE, resumed_step=self.done)
         self.wandb = WandB(flags, self.output_dir) if flags.wandb.enable else None
         self.averages = Averages(flags.batch_size, len(self.data.train))
@@ -115,6 +116,7 @@ class Trainer:
             for batch in batches:
                 data_s = time.perf_counter() - waiting_since
                 result = self.step(batch)
+                self._check_known_numbers(result)
                 self.log(result, data_s)
                 with self._paused():
                     self._visit_stations(result)
@@ -196,8 +198,14 @@ class Trainer:
         load_optimizer(state, self.optimizer)
         load_scheduler(state, self.scheduler)
         self._set_rates()
-        if self.ema is not None and (state / EMA_STATE).is_file():
-            self.ema.load_state_dict(load_file(state / EMA_STATE))
+        if self.ema is not None and (checkpoint / EMA_MODEL).is_dir():
+            self.ema.load_state_dict(read_tensors(state / EMA_STATE))
+        elif self.ema is not None:
+            self.console.print(
+                "note: the checkpoint has no moving average; it starts from its weights",
+                highlight=False,
+                soft_wrap=True,
+            )
         load_random_state(state)
         self.last_checkpoint = checkpoint
 
@@ -215,7 +223,7 @@ class Trainer:
         """Do what is due after a step: held-out loss, checkpoint, rollouts.
 
         Raises:
-            TrainingError: The loss is not finite; it is looked at where something is due, since a
+            TrainingError: The loss is not finite. All of it is looked at where something is due: a
                 look at every step would make a GPU wait.
         """
         flags, is_last = self.flags, self.done == self.flags.steps
@@ -229,6 +237,11 @@ class Trainer:
         rolls = _due(self.done, flags.env_eval_freq) or (is_last and flags.env_eval_freq > 0)
         if self.rollouts is not None and rolls:
             self._write({"step": self.done, "rollouts": self._roll_out(self.rollouts)})
+
+    def _check_known_numbers(self, result: StepResult) -> None:
+        """Look at the numbers of a step that are there without waiting for a device."""
+        if self.device.type == "cpu" or not math.isfinite(result.metrics.get("loss", 0.0)):
+            self._check_finite(result)
 
     def _check_finite(self, result: StepResult) -> None:
         if torch.isfinite(result.loss) and torch.isfinite(result.grad_norm):

@@ -67,7 +67,7 @@ def test_a_class_named_in_a_file_is_never_imported(folder: Path) -> None:
 
 def test_an_unknown_setting_of_a_step_is_named(folder: Path) -> None:
     edit(folder, config={"features": FEATURES, "norm_map": {}, "epsilon": 1})
-    with pytest.raises(CheckpointError, match=r"'unnormalizer_processor'.*'epsilon'"):
+    with pytest.raises(CheckpointError, match=r"unknown key 'epsilon' .*Did you mean 'eps'"):
         Pipeline.load(folder, FILE)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, did_you_mean
 from vlakit.features import ACTION, OBS_STATE, FeatureType, NormalizationMode, PolicyFeature
 from vlakit.policies.config import PolicyConfig
 
@@ -96,6 +96,7 @@ class EO1Config(PolicyConfig):
     def __post_init__(self) -> None:
         _check_counts(self)
         _check_time(self)
+        _check_normalization(self)
         _check_width(self, "state", self.state_feature, self.max_state_dim)
         _check_width(self, "action", self.action_feature, self.max_action_dim)
 
@@ -197,6 +198,16 @@ def _check_time(config: EO1Config) -> None:
         "max_period",
         f"more than --policy.min_period={config.min_period}",
     )
+
+
+def _check_normalization(config: EO1Config) -> None:
+    kinds = [kind.value for kind in FeatureType]
+    for kind in config.normalization_mapping:
+        if kind not in kinds:
+            raise ConfigError(
+                f"--policy.normalization_mapping has {kind!r}; expected types of features "
+                f"({', '.join(kinds)}).{did_you_mean(kind, kinds)}"
+            )
 
 
 def _check_width(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vlakit.checkpoints.hub import resolve
-from vlakit.errors import ConfigError, ProcessingError
+from vlakit.checkpoints.pretrained import read_json
+from vlakit.errors import CheckpointError, ConfigError, ProcessingError
 from vlakit.features import ACTION
 from vlakit.policies.eo1.config import EO1Config
 from vlakit.policies.eo1.conversation import (
@@ -128,6 +128,7 @@ class QwenInputs(Step):
         Raises:
             CheckpointError: they do not; nothing in the reference would notice.
         """
+        _ = self.patches  # the image settings are read now, not with the first batch
         backbone = entries.get("vlm_config") or _backbone_config(self.source) or entries
         text = backbone.get("text_config") or backbone
         stated = {
@@ -136,7 +137,13 @@ class QwenInputs(Step):
             IMAGE_PAD: backbone.get("image_token_id"),
         }
         expected = {token: found for token, found in stated.items() if found is not None}
-        self.tokenizer.check_ids((*EO1_TOKENS, IMAGE_PAD, PAD), text.get("vocab_size"), expected)
+        vocab_size = text.get("vocab_size")
+        if not isinstance(vocab_size, int | None):
+            raise CheckpointError(
+                f"the backbone's configuration has vocab_size={vocab_size!r}; expected a whole "
+                "number. Restore the file from its source."
+            )
+        self.tokenizer.check_ids((*EO1_TOKENS, IMAGE_PAD, PAD), vocab_size, expected)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch with Qwen2.5-VL's inputs.
@@ -220,7 +227,7 @@ def save_tokenizer(config: EO1Config, folder: Path) -> None:
 
 def _backbone_config(folder: Path) -> Mapping[str, Any] | None:
     path = folder / "config.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def make_processors(
