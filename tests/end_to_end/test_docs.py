@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pages tell a reader to type works: every command, every flag, every Python example."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.documentation import PAGES, ROOT, blocks
+from tests.end_to_end.training_command import DATASET, train
+from vlakit.cli.demo_steps import DemoFlags
+from vlakit.cli.evaluate import EvalFlags
+from vlakit.cli.main import COMMANDS, main
+from vlakit.cli.policy_flags import PATH_FLAG
+from vlakit.collection.config import CollectConfig
+from vlakit.config import parse_flags
+from vlakit.datasets import LeRobotDataset
+from vlakit.policies.registry import register_configs
+from vlakit.training.config import TrainFlags
+
+FLAGS = {"train": TrainFlags, "eval": EvalFlags, "collect": CollectConfig, "demo": DemoFlags}
+COMMAND_LINES = [
+    pytest.param(command, id=f"{block}-{index}-{command[0]}")
+    for page in PAGES
+    for block in blocks(page, "bash")
+    for index, command in enumerate(block.commands())
+]
+
+
+@pytest.mark.parametrize("command", COMMAND_LINES)
+def test_every_flag_of_a_documented_command_is_known(command: list[str]) -> None:
+    name, *arguments = command
+    assert name in COMMANDS
+    register_configs()
+
+    def complete(raw: dict[str, Any]) -> dict[str, Any]:
+        """What the command takes from a checkpoint that the reader has and we do not."""
+        policy = {"type": "eo1", "push_to_hub": False, **raw.pop("policy", {})}
+        policy.pop("path", None)
+        return (
+            ({"dataset": {"repo_id": "x"}} if name == "train" else {})
+            | raw
+            | ({"policy": policy} if name in ("train", "eval") else {})
+        )
+
+    given = [argument for argument in arguments if not argument.startswith("--config_path")]
+    flags = parse_flags(FLAGS[name], given, prog=name, prepare=complete, extra_flags=PATH_FLAG)
+    assert isinstance(flags, FLAGS[name])
+
+
+def test_every_command_is_documented() -> None:
+    assert {command.values[0][0] for command in COMMAND_LINES} >= COMMANDS.keys() - {"demo"}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `docs/start.md` leaves it: a dataset, and a checkpoint trained on it."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(DATASET, folder / "data/windows")
+    run = folder / "outputs/train/windows"
+    assert train(run, "--steps=1", "--policy.chunk_size=8", "--policy.n_action_steps=8") == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/start.md", "docs/policies/eo1.md"])
+def test_python_examples_act_with_a_checkpoint(
+    name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    examples = list(blocks(ROOT / name, "python"))
+    assert examples
+    for block in examples:
+        frame = LeRobotDataset("local/windows", root="data/windows")[0]
+        seen = {key: value for key, value in frame.items() if key.startswith("observation.")}
+        names = {"observation": seen | {"task": frame["task"]}, "raw": {**seen, "task": "close it"}}
+        text = block.text.replace("outputs/train/.../", "outputs/train/windows/checkpoints/last/")
+        exec(compile(text, str(block), "exec"), names)
+        _check_printed(text, capsys.readouterr().out)
+        actions = [names[key] for key in ("action", "actions", "chunk") if key in names]
+        assert all(len(values) == 1 for values in actions)
+        assert actions
+
+
+def _check_printed(text: str, printed: str) -> None:
+    """A shape that stands in a comment behind `print` is what comes out, but for the robot's."""
+    for said in re.findall(r"print\(.*\)  # \((\d+), (\d+), \d+\)", text):
+        assert printed.startswith(f"torch.Size([{said[0]}, {said[1]}, ")
+
+
+def test_python_examples_of_the_data_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    reading, writing = blocks(ROOT / "docs/data.md", "python")
+    names: dict[str, Any] = {}
+    for block in (writing, reading):
+        exec(compile(block.text, str(block), "exec"), names)
+    assert names["item"]["action"].shape == (16, 4)
+    assert names["batch"]["observation.image"].shape == (3, 3, 84, 84)
+
+
+@pytest.mark.skipif(find_spec("metaworld") is None, reason="metaworld is not installed")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on machines with few cores
+@pytest.mark.parametrize(
+    "name",
+    [
+        "docs/start.md",
+        pytest.param("README.md", marks=pytest.mark.slow),
+        pytest.param("docs/simulators.md", marks=pytest.mark.slow),
+    ],
+)
+def test_the_commands_of_a_page_run_in_its_order(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = []
+    for block in blocks(ROOT / name, "bash"):
+        for command in block.smaller().commands():
+            if command[0] == "eval" and "train" not in done:  # the page leaves that to another
+                _train_on(next(Path("data").iterdir()))
+            assert main(command) == 0, command
+            done.append(command[0])
+    assert done[0] == "collect"
+    assert done[-1] == "eval"
+
+
+def _train_on(dataset: Path) -> None:
+    data = [f"--dataset.root={dataset}", "--dataset.cache_frames=true", "--steps=1"]
+    assert train(Path("outputs/train/windows"), *data) == 0
