@@ -2,9 +2,10 @@
 """Statistics of features: min, max, mean, std (population), count and five quantiles.
 
 Shapes: a vector feature of size n has (n,), a scalar (1,), a camera (channels, 1, 1) with values in
-[0, 1]; `count` is (1,). Quantiles are those of all the values, numpy's linear interpolation. The
-reference instead averages the quantiles of the episodes, which is no quantile of the data: that
-rule is `aggregate_reference`, kept for the parity test and for what has no data at hand.
+[0, 1]; a feature with more axes has those of its last one; `count` is (1,). Quantiles are those of
+all the values, numpy's linear interpolation. The reference instead averages the quantiles of the
+episodes, which is no quantile of the data: that rule is `aggregate_reference`, kept for the parity
+test and for what has no data at hand.
 """
 
 from __future__ import annotations
@@ -26,23 +27,27 @@ FeatureStats = dict[str, np.ndarray]
 Stats = dict[str, FeatureStats]
 
 
-def array_stats(values: np.ndarray) -> FeatureStats:
+def array_stats(values: np.ndarray, *, per_element: bool = False) -> FeatureStats:
     """Return the statistics of a numeric feature over its frames.
 
     Args:
         values: (frames,) or (frames, *shape).
+        per_element: give every element of a feature with several axes its own, as version 2.1 does.
 
     Returns:
-        Arrays of the feature's shape, (1,) for a scalar, float64; `count` int64 (1,).
+        Arrays of the size of the feature's last axis, (1,) for a scalar, float64; `count`, the
+        frames, int64 (1,).
     """
     values = np.asarray(values)
-    values = values.reshape(len(values), *(values.shape[1:] or (1,))).astype(np.float64)
+    num_frames, shape = len(values), values.shape[1:] or (1,)
+    # Parity: LeRobot folds the other axes into the frames, and can join nothing else to its own.
+    values = values.reshape(-1, *(shape if per_element else shape[-1:])).astype(np.float64)
     stats = {
         "min": values.min(axis=0),
         "max": values.max(axis=0),
         "mean": values.mean(axis=0),
         "std": values.std(axis=0),
-        "count": np.array([len(values)]),
+        "count": np.array([num_frames]),
     }
     quantiles = np.quantile(values, list(QUANTILES.values()), axis=0)
     stats.update(zip(QUANTILES, quantiles, strict=True))

@@ -121,7 +121,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 read, bounds = partial(self.read_images, name), self.frames.episode_bounds
                 fresh = camera_histogram(read, bounds, max_frames=200).stats()
             elif name in self.frames.numeric:
-                fresh = array_stats(self.frames.numeric[name])
+                per_element = entry["mean"].ndim > 1
+                fresh = array_stats(self.frames.numeric[name], per_element=per_element)
             else:
                 continue
             logger.info("%s: quantiles of %s are computed from the data", self.root, name)

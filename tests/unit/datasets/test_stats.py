@@ -42,6 +42,15 @@ def test_array_stats_are_numpys(values: np.ndarray) -> None:
     assert all((low <= high + 1e-9).all() for low, high in pairwise(ordered))
 
 
+def test_a_feature_of_several_axes_has_the_statistics_of_its_last() -> None:
+    values = np.random.default_rng(0).normal(size=(7, 2, 3)).astype(np.float32)
+    stats, flat = array_stats(values), values.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(stats["mean"], flat.mean(axis=0))
+    np.testing.assert_allclose(stats["q10"], np.quantile(flat, 0.1, axis=0))
+    assert stats["count"].tolist() == [7]
+    assert array_stats(values, per_element=True)["std"].shape == (2, 3)
+
+
 def test_a_constant_dimension_has_equal_quantiles() -> None:
     stats = array_stats(np.full((50, 1), 0.3, dtype=np.float32))
     assert stats["q01"] == stats["q99"] == stats["min"]
