@@ -167,11 +167,14 @@ def load_training_step(folder: Path) -> tuple[int, int]:
         ) from error
 
 
-def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> int:
     """Give the optimiser its saved moments and settings.
 
     Settings that this torch has and the file lacks keep their present value, so that another torch
     version can resume.
+
+    Returns:
+        How many parameters the file has nothing for, such as those that never got a gradient.
 
     Raises:
         CheckpointError: The files are missing, damaged or of other parameters.
@@ -184,6 +187,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     merged = [now | {k: _like(now[k], v) for k, v in saved.items() if k in now}
               for now, saved in zip(present, groups, strict=True)]  # fmt: skip
     optimizer.load_state_dict({"state": state, "param_groups": merged})
+    return len(parameters) - len(state)
 
 
 def _check_groups(path: Path, groups: Any, present: list[dict[str, Any]]) -> None:

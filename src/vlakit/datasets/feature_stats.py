@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlakit.errors import DatasetError
 from vlakit.files import write_json
 
 if TYPE_CHECKING:
@@ -178,15 +179,27 @@ def camera_histogram(
     return histogram
 
 
-def parse_stats(entries: Mapping[str, Mapping[str, Any]]) -> Stats:
-    """Return statistics as float64 arrays, counts as int64, from their JSON form."""
-    return {
-        feature: {
-            name: np.asarray(value, dtype=np.int64 if name == "count" else np.float64)
-            for name, value in stats.items()
-        }
-        for feature, stats in entries.items()
-    }
+def parse_stats(
+    entries: Mapping[str, Mapping[str, Any]], source: Path | str = "the statistics"
+) -> Stats:
+    """Return statistics as float64 arrays, counts as int64, from their JSON form.
+
+    Raises:
+        DatasetError: an entry is no number or array; the message begins with `source`.
+    """
+    parsed: Stats = {}
+    for feature, stats in entries.items():
+        try:
+            parsed[feature] = {
+                name: np.asarray(value, dtype=np.int64 if name == "count" else np.float64)
+                for name, value in stats.items()
+            }
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"{source}: the entry of feature {feature!r} is not readable ({error}); expected "
+                "numbers by statistic. Make them anew with vlakit.datasets.stats.write_stats."
+            ) from error
+    return parsed
 
 
 def save_stats(stats: Stats, path: Path) -> None:

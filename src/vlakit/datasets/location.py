@@ -66,6 +66,11 @@ def locate(
                 "was never finalized. Give --dataset.root the folder that holds meta/."
             )
         return DatasetLocation(repo_id, local_dir)
+    if local_dir is not None and local_dir.is_file():
+        raise DatasetError(
+            f"--dataset.root={local_dir} is a file; expected the folder of a dataset, which holds "
+            "meta/."
+        )
     home = lerobot_home() / repo_id
     if local_dir is None and revision is None and (home / INFO_PATH).is_file():
         return DatasetLocation(repo_id, home)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vlakit.datasets.feature_stats import Stats
+from vlakit.datasets.feature_stats import FeatureStats, Stats
 from vlakit.errors import DatasetError
 from vlakit.features import CAMERA_DTYPES, feature_type
 
@@ -155,6 +156,19 @@ class DatasetMetadata:
                     f"the statistics in {self.root / 'meta'} lack {', '.join(sorted(missing))} of "
                     f"feature {name!r}; expected an entry for every feature of info.json. Make "
                     "them anew with vlakit.datasets.stats.write_stats(dataset)."
+                )
+            self._check_sizes(name, entry, stats[name])
+
+    def _check_sizes(self, name: str, entry: Mapping[str, Any], stats: FeatureStats) -> None:
+        if entry["dtype"] in CAMERA_DTYPES:
+            return
+        expected = math.prod(entry["shape"])
+        for stat, values in stats.items():
+            if stat != "count" and values.size != expected:
+                raise DatasetError(
+                    f"the statistics in {self.root / 'meta'} hold {values.size} numbers as {stat} "
+                    f"of feature {name!r}; expected {expected}, its size in info.json. Make them "
+                    "anew with vlakit.datasets.stats.write_stats(dataset)."
                 )
 
     def files_of(self, episodes: Sequence[int]) -> list[str]:

@@ -265,6 +265,11 @@ def _pick(values: list, rows: np.ndarray) -> list:
 
 
 def _chosen_episodes(meta: DatasetMetadata, episodes: Sequence[int] | None) -> list[int]:
+    if meta.total_episodes == 0:
+        raise DatasetError(
+            f"{meta.root} holds no episodes; expected at least one. Record some, or check "
+            "--dataset.root."
+        )
     if episodes is None:
         return list(range(meta.total_episodes))
     unknown = [episode for episode in episodes if not 0 <= episode < meta.total_episodes]

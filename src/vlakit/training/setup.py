@@ -18,9 +18,10 @@ from vlakit.datasets.location import locate
 from vlakit.datasets.metadata import DatasetMetadata
 from vlakit.datasets.reader import LeRobotDataset
 from vlakit.datasets.reading.versions import load_metadata
+from vlakit.datasets.reading.video_check import check_videos
 from vlakit.datasets.sampler import split_episodes
-from vlakit.errors import ConfigError, did_you_mean
-from vlakit.features import ACTION, FeatureType, PolicyFeature, policy_features
+from vlakit.errors import ConfigError, DatasetError, did_you_mean
+from vlakit.features import ACTION, FeatureType, PolicyFeature, feature_type, policy_features
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.processors import load_processors
 from vlakit.policies.registry import make_processors, read_policy_config
@@ -84,12 +85,41 @@ def open_data(flags: TrainFlags, chunk_size: int) -> TrainingData:
         )
 
     train = open_episodes(chosen)
+    check_frames(train)
+    if flags.batch_size > len(train):
+        raise ConfigError(
+            f"--batch_size={flags.batch_size} is more than the {len(train)} frames to train on, "
+            f"so no step could have that many; give --batch_size={len(train)} or less."
+        )
     return TrainingData(
         train,
         open_episodes(held_out) if held_out else None,
         rename_keys(policy_features(meta.features), flags.rename_map),
         training_stats(train.meta, flags),
     )
+
+
+def check_frames(dataset: LeRobotDataset) -> None:
+    """Look for what would stop a run hours later: numbers that are none, videos cut short.
+
+    Raises:
+        DatasetError: A state or action is not finite, or a video ends before its last episode.
+    """
+    meta, numeric = dataset.meta, dataset.frames.numeric
+    for name, values in numeric.items():
+        if feature_type(name, meta.features[name]["dtype"]) is None:
+            continue
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            row = int(finite.argmin())
+            episode, frame = (int(numeric[key][row]) for key in ("episode_index", "frame_index"))
+            raise DatasetError(
+                f"{meta.root / meta.episodes.data_paths[episode]}: {name!r} of episode {episode}, "
+                f"frame {frame} is {values[row].tolist()} (and {int((~finite).sum()) - 1} frames "
+                "more); expected numbers. Repair the episode, or leave it out with "
+                "--dataset.episodes."
+            )
+    check_videos(meta, dataset.episodes)
 
 
 def check_rename_map(rename_map: Mapping[str, str], features: Mapping[str, Any]) -> None:

@@ -195,19 +195,19 @@ class Trainer:
                 f"{checkpoint} has done {self.done} steps and --steps={self.flags.steps} asks for "
                 f"no more; give --steps above {self.done} to go on."
             )
-        load_optimizer(state, self.optimizer)
+        if new := load_optimizer(state, self.optimizer):
+            self._note(f"the optimiser starts anew for {new} parameters that {state} lacks")
         load_scheduler(state, self.scheduler)
         self._set_rates()
         if self.ema is not None and (checkpoint / EMA_MODEL).is_dir():
             self.ema.load_state_dict(read_tensors(state / EMA_STATE))
         elif self.ema is not None:
-            self.console.print(
-                "note: the checkpoint has no moving average; it starts from its weights",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._note("the checkpoint has no moving average; it starts from its weights")
         load_random_state(state)
         self.last_checkpoint = checkpoint
+
+    def _note(self, text: str) -> None:
+        self.console.print(f"note: {text}", highlight=False, soft_wrap=True)
 
     def _set_rates(self) -> None:
         """Give the next step the rate of this run's schedule: other --steps make another curve.

@@ -64,8 +64,13 @@ def load_frames(metadata: DatasetMetadata, episodes: Sequence[int]) -> FrameTabl
         ]
         if isinstance(parts[0], np.ndarray):
             numeric[name] = np.concatenate(parts)
-        else:
+        elif not _is_number(entry["dtype"]):
             text[name] = [value for part in parts for value in part]
+        else:
+            raise DatasetError(
+                f"{paths[0]}: column {name!r} holds no numbers, but info.json gives it the dtype "
+                f"{entry['dtype']!r}. Fetch the dataset again or correct its features."
+            )
     file_ids = np.repeat(np.arange(len(paths)), [len(rows) for rows in kept_rows])
     images = {
         name: ImageColumn(name, paths, file_ids, np.concatenate(kept_rows))
@@ -73,6 +78,13 @@ def load_frames(metadata: DatasetMetadata, episodes: Sequence[int]) -> FrameTabl
     }
     bounds, position = _check_episodes(metadata, episodes, numeric)
     return FrameTable(numeric, text, images, bounds, position)
+
+
+def _is_number(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).kind in "biuf"
+    except TypeError:  # string, language and what later versions may add
+        return False
 
 
 def _present(path: Path, required: Sequence[str], columns: list[str]) -> list[str]:

@@ -30,7 +30,7 @@ def read_stats(root: Path) -> Stats:
         DatasetError: the file is missing or damaged.
     """
     rows = _read_lines(root / STATS_PATH, ("episode_index", "stats"))
-    return aggregate_reference([parse_stats(row["stats"]) for row in rows])
+    return aggregate_reference([parse_stats(row["stats"], root / STATS_PATH) for row in rows])
 
 
 def read_episodes(root: Path, info: Mapping[str, Any]) -> EpisodeTable:

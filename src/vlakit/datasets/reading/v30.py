@@ -24,15 +24,15 @@ def read_stats(root: Path) -> Stats:
     Raises:
         DatasetError: the file is missing or damaged.
     """
-    return parse_stats(
-        read_json(
-            root / STATS_PATH,
-            DatasetError,
-            missing=": a dataset needs statistics to normalise its features. Make them with "
-            "vlakit.datasets.stats.write_stats(dataset).",
-            damaged="Fetch or write the dataset again.",
-        )
+    path = root / STATS_PATH
+    entries = read_json(
+        path,
+        DatasetError,
+        missing=": a dataset needs statistics to normalise its features. Make them with "
+        "vlakit.datasets.stats.write_stats(dataset).",
+        damaged="Fetch or write the dataset again.",
     )
+    return parse_stats(entries, path)
 
 
 def read_tasks(root: Path) -> list[str]:

@@ -13,6 +13,7 @@ from vlakit.datasets.layout import INFO_PATH
 from vlakit.datasets.metadata import DatasetMetadata
 from vlakit.datasets.reading import v21, v30
 from vlakit.errors import DatasetError
+from vlakit.features import DEFAULT_FEATURES
 from vlakit.files import read_json
 
 
@@ -78,7 +79,19 @@ def _read_info(path: Path) -> dict[str, Any]:
             )
     if not isinstance(info["fps"], (int, float)) or info["fps"] <= 0:
         raise DatasetError(f"{path}: fps is {info['fps']!r}; expected a positive number.")
-    for name, entry in info["features"].items():
+    features = info["features"]
+    if not isinstance(features, dict):
+        raise DatasetError(
+            f"{path}: features is a {type(features).__name__}; expected an object with dtype and "
+            "shape by name. Fetch the dataset again."
+        )
+    for name in DEFAULT_FEATURES:
+        if name not in features:
+            raise DatasetError(
+                f"{path} lacks the feature {name!r}, which every LeRobot dataset has; fetch it "
+                "again."
+            )
+    for name, entry in features.items():
         _check_feature(path, name, entry)
         entry["shape"] = tuple(entry["shape"])
     return info
@@ -88,6 +101,12 @@ def _check_feature(path: Path, name: str, entry: Any) -> None:
     if not isinstance(entry, Mapping) or "dtype" not in entry or "shape" not in entry:
         raise DatasetError(
             f"{path}: feature {name!r} needs dtype and shape, found {entry!r}; correct the file."
+        )
+    shape = entry["shape"]
+    if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+        raise DatasetError(
+            f"{path}: feature {name!r} has the shape {shape!r}; expected a list of whole numbers. "
+            "Correct the file."
         )
     details = entry.get("info") or entry.get("video_info") or {}
     if details.get("is_depth_map") or details.get("video.is_depth_map"):

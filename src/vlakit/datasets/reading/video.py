@@ -45,11 +45,11 @@ class PyavDecoder:
             self._container = av.open(str(path))
             self._stream = self._container.streams.video[0]
         except (av.FFmpegError, IndexError, OSError) as error:
-            raise _broken(path, error) from error
+            raise broken_video(path, error) from error
         self._stream.codec_context.thread_count = threads
         self._time_base = float(self._stream.time_base or 0)
         if not self._time_base:
-            raise _broken(path, ValueError("no time base"))
+            raise broken_video(path, ValueError("no time base"))
         self._rate = float(self._stream.average_rate or 1)
         self._keyframes: np.ndarray | None = None
         self._decoded: Iterator[av.VideoFrame] | None = None
@@ -70,7 +70,7 @@ class PyavDecoder:
                 pixels = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
             except (av.FFmpegError, OSError) as error:
                 self._decoded = None
-                raise _broken(self.path, error, time) from error
+                raise broken_video(self.path, error, time) from error
             yield pixels
 
     def _nearest(self, time: float, tolerance_s: float) -> av.VideoFrame:
@@ -89,7 +89,7 @@ class PyavDecoder:
             self._advance(target - slack)
         near = [frame for frame in (self._previous, self._current) if frame is not None]
         if not near:
-            raise _broken(self.path, ValueError("no frames"), time)
+            raise broken_video(self.path, ValueError("no frames"), time)
         best = min(near, key=lambda frame: abs(_pts(frame) - target))
         error_s = abs(_pts(best) - target) * self._time_base
         if error_s > tolerance_s:
@@ -162,7 +162,7 @@ class TorchcodecDecoder:
         try:
             self._decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")
         except (RuntimeError, ValueError) as error:
-            raise _broken(path, error) from error
+            raise broken_video(path, error) from error
 
     def frames_at(self, times: Sequence[float], tolerance_s: float) -> Iterator[np.ndarray]:
         """Yield the frame nearest to each time (s), uint8 (height, width, 3)."""
@@ -172,7 +172,7 @@ class TorchcodecDecoder:
         try:
             batch = self._decoder.get_frames_at(wanted)
         except (RuntimeError, IndexError) as error:
-            raise _broken(self.path, error, times[0]) from error
+            raise broken_video(self.path, error, times[0]) from error
         for time, pixels, pts in zip(times, batch.data, batch.pts_seconds.tolist(), strict=True):
             if abs(pts - time) > tolerance_s:
                 raise DatasetError(
@@ -190,7 +190,8 @@ def _pts(frame: av.VideoFrame) -> int:
     return frame.pts if frame.pts is not None else 0
 
 
-def _broken(path: Path, error: Exception, time: float | None = None) -> DatasetError:
+def broken_video(path: Path, error: Exception, time: float | None = None) -> DatasetError:
+    """Return the error for a missing or damaged video; `time` (s) says where it shows."""
     if not path.is_file():
         return DatasetError(
             f"{path} is missing, although the dataset's meta names it; fetch the dataset again."
