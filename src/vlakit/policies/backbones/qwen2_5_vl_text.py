@@ -104,7 +104,9 @@ class TextModel(nn.Module):
 
     def __init__(self, sizes: TextSizes, kind: AttentionKind) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(sizes.vocab_size, sizes.hidden_size)
+        # The plain constructor draws values, which on the meta device loads torch's compiler: 1 s.
+        table = torch.empty(sizes.vocab_size, sizes.hidden_size)
+        self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False)
         self.layers = nn.ModuleList(
             TextLayer(sizes, kind, layer) for layer in range(sizes.num_hidden_layers)
         )
