@@ -13,7 +13,9 @@ from torch import Tensor
 
 from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.policies.eo1 import EO1Policy
+from vlakit.processing import load_processors
 
+TOKENIZER = FIXTURE_ROOT / "tokenizers" / "tiny-qwen2.5-vl"
 SCALARS = ("state_token_id", "action_token_id")
 
 
@@ -45,8 +47,17 @@ class RecordedCase:
         """Return the processed batch of 'train' or 'infer'."""
         batch: dict[str, Any] = self.tensors(f"{mode}_processed")
         if "pixel_values" not in batch:
-            batch["pixel_values"] = self.tensors("train_processed")["pixel_values"]
+            batch["pixel_values"] = self.pixel_values
         return batch | {key: self.note[mode]["scalars_after_preprocess"][key] for key in SCALARS}
+
+    @cached_property
+    def pixel_values(self) -> Tensor:
+        """The recorded patches; our own from the raw images where a clone's recording has none."""
+        recorded = self.tensors("train_processed")
+        if "pixel_values" in recorded:
+            return recorded["pixel_values"]
+        preprocess, _ = load_processors(self.checkpoint, vlm_base=TOKENIZER)
+        return preprocess(self.tensors("raw_batch") | {"task": self.note["tasks"]})["pixel_values"]
 
     @cached_property
     def noise(self) -> dict[str, Tensor]:
