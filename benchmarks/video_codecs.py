@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from harness.timing import circumstances
 
 from vlakit.datasets.reading.video import PyavDecoder
 from vlakit.datasets.writing.video_encoding import ClipJoiner, VideoEncoding, encode_clip
@@ -90,7 +91,8 @@ def main() -> None:
         clips = [make_clip(size, flags.length, seed) for seed in range(flags.clips)]
         for name, encoding in ENCODINGS.items():
             with tempfile.TemporaryDirectory() as folder:
-                print(json.dumps(measure(name, encoding, clips, Path(folder))))
+                line = measure(name, encoding, clips, Path(folder))
+                print(json.dumps(line | circumstances()), flush=True)
 
 
 if __name__ == "__main__":
