@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 ACTION = "action"
@@ -33,7 +33,7 @@ DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
 CAMERA_DTYPES = ("image", "video")
 
 
-class FeatureType(str, Enum):
+class FeatureType(StrEnum):
     """What a policy takes a feature for. Values are LeRobot's spelling in `config.json`."""
 
     STATE = "STATE"
@@ -42,7 +42,7 @@ class FeatureType(str, Enum):
     ACTION = "ACTION"
 
 
-class NormalizationMode(str, Enum):
+class NormalizationMode(StrEnum):
     """How a feature is scaled before the policy sees it; see `processing/normalize.py`."""
 
     IDENTITY = "IDENTITY"

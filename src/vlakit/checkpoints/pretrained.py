@@ -9,14 +9,13 @@ that a model built on the meta device never exists twice.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlakit import files
 from vlakit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -46,22 +45,12 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: when the file is missing or holds no JSON object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path} does not exist; expected the folder of a checkpoint. Check the path."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as JSON ({error}). Restore the file from its source."
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{path} holds a {type(content).__name__}; expected a JSON object. "
-            "Restore the file from its source."
-        )
-    return content
+    return files.read_json(
+        path,
+        CheckpointError,
+        missing="; expected the folder of a checkpoint. Check the path.",
+        damaged="Restore the file from its source.",
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -176,13 +165,13 @@ def save_state(
     if len(shards) == 1:
         _write(shards[0], folder / WEIGHTS_FILE, metadata)
         return
-    files = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for name, shard in zip(files, shards, strict=True):
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    for name, shard in zip(names, shards, strict=True):
         _write(shard, folder / name, metadata)
-    weight_map = {key: file for file, shard in zip(files, shards, strict=True) for key in shard}
+    weight_map = {key: file for file, shard in zip(names, shards, strict=True) for key in shard}
     size = sum(value.nbytes for value in state.values())
     index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2), encoding="utf-8")
+    files.write_json(folder / INDEX_FILE, index, indent=2)
 
 
 @contextmanager
@@ -284,10 +273,9 @@ def _split(state: Mapping[str, Tensor], max_bytes: int | None) -> list[dict[str,
 def _write(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
-    partial = path.with_name(f"{path.name}.partial")
     content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(content, partial, metadata=metadata)
-    os.replace(partial, path)
+    with files.written_whole(path) as part:
+        save_file(content, part, metadata=metadata)
 
 
 def _some(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlakit.checkpoints.run_folder import OWN_CONFIG, TRAIN_CONFIG
 from vlakit.cli.output_folder import check_can_be_made
 from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
 from vlakit.config import decode, parse_flags, read_config_file
@@ -37,8 +38,6 @@ SUMMARY = (
     "Train a policy on a LeRobot dataset, with LeRobot's flags. Resume a run with --resume=true "
     "--config_path=<output_dir>/checkpoints/last/pretrained_model/train_config.json."
 )
-TRAIN_CONFIG = "train_config.json"
-OWN_CONFIG = "vlakit_config.json"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -121,7 +120,7 @@ def make_trainer(
     """
     import torch
 
-    from vlakit.checkpoints.training_state import PRETRAINED_MODEL
+    from vlakit.checkpoints.run_folder import PRETRAINED_MODEL
     from vlakit.policies.base import resolve_device
     from vlakit.policies.registry import make_policy
     from vlakit.training import setup
@@ -261,7 +260,7 @@ def _announce(flags: TrainFlags, console: Console) -> None:
 
 
 def _how_to_go_on(trainer: Trainer) -> str:
-    from vlakit.checkpoints.training_state import PRETRAINED_MODEL
+    from vlakit.checkpoints.run_folder import PRETRAINED_MODEL
 
     if trainer.last_checkpoint is None:
         return f"stopped after step {trainer.done}; no checkpoint was written yet"
@@ -286,7 +285,7 @@ def _simulator_rollouts(flags: TrainFlags, config: PolicyConfig, output_dir: Pat
 
 def _push(trainer: Trainer, console: Console) -> None:
     from vlakit.checkpoints.hub import push_folder
-    from vlakit.checkpoints.training_state import PRETRAINED_MODEL
+    from vlakit.checkpoints.run_folder import PRETRAINED_MODEL
 
     policy = trainer.flags.policy
     assert policy is not None

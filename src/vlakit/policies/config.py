@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import builtins
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import draccus
 from vlakit.config import decode, encode
 from vlakit.errors import ConfigError, did_you_mean
 from vlakit.features import ACTION, OBS_STATE, FeatureType, PolicyFeature
+from vlakit.files import write_json
 
 CONFIG_FILE = "config.json"
 
@@ -112,8 +112,7 @@ class PolicyConfig(draccus.ChoiceRegistry):
 
     def save(self, folder: Path) -> None:
         """Write `config.json` into a folder."""
-        text = json.dumps(self.to_json(), indent=4, ensure_ascii=False)
-        (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+        write_json(folder / CONFIG_FILE, self.to_json())
 
     def override(self: _ConfigT, overrides: Mapping[str, Any]) -> _ConfigT:
         """Return a copy with some fields changed; a dictionary is merged into the one there.

@@ -7,7 +7,6 @@ Qwen2-VL (`use_fast_processor=false`: Pillow's bicubic, bit for bit; `true`: tor
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vlakit.errors import CheckpointError, ProcessingError
+from vlakit.files import read_json
 from vlakit.processing.resize import resize_bicubic_exact, resize_bicubic_fast
 
 _MAX_ASPECT_RATIO = 200
@@ -48,12 +48,7 @@ class PatchSettings:
         path = folder / "preprocessor_config.json"
         if not path.is_file():
             return self
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{path} is not JSON ({error}): fetch or save it again."
-            ) from None
+        content = read_json(path, CheckpointError, missing="", damaged="Fetch or save it again.")
         return replace(self, **_known_settings(content))
 
 

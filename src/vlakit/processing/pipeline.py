@@ -9,7 +9,6 @@ tensors. LeRobot reads what is written here and the other way round, so no key i
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vlakit.errors import CheckpointError, ConfigError, VlakitError, did_you_mean
+from vlakit.files import read_json, write_json, written_whole
 from vlakit.processing.batch import ToDevice, flat_batch
 from vlakit.processing.step import Step
 
@@ -91,10 +91,12 @@ class Pipeline:
             if state := step.state():
                 entry["state_file"] = f"{self.name}_step_{index}_{step.registry_name}.safetensors"
                 tensors = {key: value.cpu().contiguous() for key, value in state.items()}
-                _write_state(tensors, folder / entry["state_file"])
+                # They may be mapped from the very file: it must not change under them.
+                with written_whole(folder / entry["state_file"]) as part:
+                    save_file(tensors, part)
             entries.append(entry)
-        content = json.dumps({"name": self.name, "steps": entries}, indent=2)
-        (folder / (filename or f"{self.name}.json")).write_text(content, encoding="utf-8")
+        content = {"name": self.name, "steps": entries}
+        write_json(folder / (filename or f"{self.name}.json"), content, indent=2)
         for step in self.steps:
             step.save_assets(folder)
 
@@ -117,7 +119,7 @@ class Pipeline:
             ConfigError: an override names no step of the file.
         """
         path = Path(folder) / filename
-        content = _read_json(path)
+        content = _read_pipeline(path)
         overrides = overrides or {}
         names = [_registry_name(entry, path) for entry in content["steps"]]
         for name in overrides:
@@ -133,22 +135,23 @@ class Pipeline:
         return cls(steps, content.get("name", Path(filename).stem))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+def _read_pipeline(path: Path) -> dict[str, Any]:
+    content = read_json(
+        path,
+        CheckpointError,
+        missing=": a checkpoint holds it beside config.json. Check the path, or pass the "
+        "statistics of a dataset (stats=...) to build the pipeline anew.",
+        damaged="Fetch or save the checkpoint again.",
+    )
+    steps = content.get("steps")
+    are_steps = isinstance(steps, list) and all(
+        isinstance(entry, dict) and isinstance(entry.get("config", {}), dict) for entry in steps
+    )
+    if not are_steps:
         raise CheckpointError(
-            f"{path} does not exist: a checkpoint holds it beside config.json. Check the path, or "
-            "pass the statistics of a dataset (stats=...) to build the pipeline anew."
+            f"{path} is not a processor file: expected 'steps', a list of {{registry_name, "
+            f"config}}, found {steps!r}. Fetch or save the checkpoint again."
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for entry in content["steps"]:
-            if not (isinstance(entry, dict) and isinstance(entry.get("config", {}), dict)):
-                raise TypeError(f"'steps' holds {entry!r}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is not a processor file ({error}): expected a JSON object with "
-            "a list 'steps' of {registry_name, config}. Fetch or save the checkpoint again."
-        ) from None
     return content
 
 
@@ -184,13 +187,6 @@ def _load_step(
         step.load_state(_read_state(path.parent / entry["state_file"], path))
     step.load_assets(path.parent, entry.get("artifacts") or {}, overrides.keys())
     return step
-
-
-def _write_state(tensors: Mapping[str, Tensor], path: Path) -> None:
-    # The tensors may be mapped from the very file that is replaced: it must not change under them.
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(dict(tensors), partial)
-    partial.replace(path)
 
 
 def _check_settings(

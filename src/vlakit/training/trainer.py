@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,23 +14,27 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from vlakit.checkpoints.training_state import (
+from vlakit.checkpoints.random_state import kept_random_state
+from vlakit.checkpoints.run_folder import (
     CHECKPOINTS,
+    OWN_CONFIG,
     PRETRAINED_MODEL,
+    TRAIN_CONFIG,
     TRAINING_STATE,
     checkpoint_name,
+    write_checkpoint,
+)
+from vlakit.checkpoints.training_state import (
     load_optimizer,
     load_random_state,
     load_scheduler,
     load_training_step,
-    random_state,
     read_tensors,
     save_training_state,
-    set_random_state,
-    write_checkpoint,
 )
 from vlakit.datasets.sampler import EpochSampler
 from vlakit.errors import ConfigError, TrainingError
+from vlakit.files import write_json
 from vlakit.policies.base import Policy
 from vlakit.processing.pipeline import Pipeline
 from vlakit.progress import progress_bar
@@ -50,8 +53,6 @@ from vlakit.training.schedule import make_scheduler, schedule_multiplier
 from vlakit.training.setup import TrainingData
 from vlakit.training.step import StepResult, autocast, train_step
 
-TRAIN_CONFIG = "train_config.json"
-OWN_CONFIG = "vlakit_config.json"
 EMA_MODEL = "pretrained_model_ema"
 EMA_STATE = "ema_state.safetensors"
 
@@ -259,7 +260,7 @@ class Trainer:
         assert self.data.held_out is not None
         flags, total, count = self.flags, 0.0, 0
         precision = autocast(self.device, getattr(flags.policy, "dtype", "auto"))
-        with _kept_random_state(), self._evaluating():
+        with kept_random_state(), self._evaluating():
             torch.manual_seed(flags.seed or 0)
             for raw in evaluation_batches(
                 self.data.held_out, flags.batch_size, flags.max_eval_samples
@@ -273,7 +274,7 @@ class Trainer:
     def _roll_out(self, rollouts: Rollouts) -> dict[str, Any]:
         self.progress.stop()  # rollouts have a bar of their own
         try:
-            with _kept_random_state(), self._evaluating():
+            with kept_random_state(), self._evaluating():
                 return rollouts(self.policy, self.preprocess, self.postprocess, self.done)
         finally:
             self.progress.start()
@@ -321,18 +322,8 @@ class Trainer:
         for name, content in zip(
             (TRAIN_CONFIG, OWN_CONFIG), split_by_reader(self.flags), strict=True
         ):
-            (folder / name).write_text(json.dumps(content, indent=4), encoding="utf-8")
+            write_json(folder / name, content)
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-@contextmanager
-def _kept_random_state() -> Iterator[None]:
-    """Leave the global generators as they were: evaluation must not change the training."""
-    state = random_state()
-    try:
-        yield
-    finally:
-        set_random_state(state)

@@ -106,7 +106,7 @@ def test_damaged_files_are_named(tmp_path: Path, damage: str) -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"config.json does not exist"):
+    with pytest.raises(CheckpointError, match=r"config.json is missing"):
         read_config(tmp_path)
     with pytest.raises(CheckpointError, match=r"has no weights; expected model.safetensors"):
         weight_files(tmp_path)

@@ -171,7 +171,7 @@ def test_without_pipelines_statistics_are_asked_for_and_enough(folder: Path) -> 
 
 def test_a_checkpoint_with_half_its_pipelines_is_refused(folder: Path) -> None:
     (folder / "policy_postprocessor.json").unlink()
-    with pytest.raises(CheckpointError, match=r"policy_postprocessor\.json does not exist"):
+    with pytest.raises(CheckpointError, match=r"policy_postprocessor\.json is missing"):
         load_processors(folder)
 
 

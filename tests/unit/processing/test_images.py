@@ -80,5 +80,5 @@ def test_settings_come_from_the_image_processor_file(tmp_path: Path) -> None:
 
 def test_a_damaged_image_processor_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text('{"patch_size": 1')
-    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json is not JSON"):
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json cannot be read as JSON"):
         SMALL.updated_from(tmp_path)

@@ -71,17 +71,25 @@ def test_an_unknown_setting_of_a_step_is_named(folder: Path) -> None:
         Pipeline.load(folder, FILE)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', '{"steps": 3}'])
-def test_a_damaged_file_is_named(folder: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read as JSON"),
+        ("{", "cannot be read as JSON"),
+        ("[]", "holds a list; expected a JSON object"),
+        ('{"name": "x"}', "is not a processor file: expected 'steps'"),
+        ('{"steps": 3}', "is not a processor file: expected 'steps'"),
+        ('{"steps": [7]}', "is not a processor file: expected 'steps'"),
+    ],
+)
+def test_a_damaged_file_is_named(folder: Path, text: str, message: str) -> None:
     (folder / FILE).write_text(text)
-    with pytest.raises(
-        CheckpointError, match=r"policy_postprocessor\.json is not a processor file"
-    ):
+    with pytest.raises(CheckpointError, match=rf"policy_postprocessor\.json {message}"):
         Pipeline.load(folder, FILE)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"policy_postprocessor\.json does not exist"):
+    with pytest.raises(CheckpointError, match=r"policy_postprocessor\.json is missing"):
         Pipeline.load(tmp_path, FILE)
 
 
