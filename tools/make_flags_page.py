@@ -20,8 +20,8 @@ from vlakit.cli.evaluate import EvalFlags
 from vlakit.cli.policy_flags import PATH_FLAG
 from vlakit.collection.config import CollectConfig
 from vlakit.config import ACCEPTED_UNUSED_KEYS, RENAMED_KEYS
-from vlakit.config_schema import Flag, walk_flags
-from vlakit.flag_help import shown
+from vlakit.config.help import shown
+from vlakit.config.schema import Flag, walk_flags
 from vlakit.policies.registry import register_configs
 from vlakit.training.config import TrainFlags
 from vlakit.training.lerobot_keys import NOT_BUILT

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlakit.config_schema import TYPE_KEY
+from vlakit.config.schema import TYPE_KEY
 from vlakit.errors import ConfigError
 from vlakit.policies.registry import read_policy_config
 

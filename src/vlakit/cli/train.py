@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vlakit.checkpoints.run_folder import OWN_CONFIG, TRAIN_CONFIG
 from vlakit.cli.output_folder import check_can_be_made
 from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
-from vlakit.config import decode, parse_flags, read_config_file
-from vlakit.config_schema import encode
+from vlakit.config import decode, encode, merged, parse_flags, read_config_file
 from vlakit.errors import ConfigError
 from vlakit.policies.registry import register_configs
 from vlakit.training.config import TrainFlags
@@ -59,7 +58,7 @@ def read_flags(argv: Sequence[str]) -> TrainFlags:
     def prepare(raw: dict[str, Any]) -> dict[str, Any]:
         raw = take_out_not_built(raw)
         if checkpoint is not None and (checkpoint / OWN_CONFIG).is_file():
-            raw = _under(read_config_file(checkpoint / OWN_CONFIG), raw)
+            raw = merged(read_config_file(checkpoint / OWN_CONFIG), raw)
         if raw.get("resume") is True:
             return _resumed(raw, checkpoint, arguments)
         return with_policy_path(raw)
@@ -172,15 +171,6 @@ def _with_config_file(argv: Sequence[str]) -> tuple[list[str], Path | None]:
                 return arguments, path
         return arguments, folder
     return arguments, None
-
-
-def _under(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        merged[key] = _under(below, value) if both else value
-    return merged
 
 
 def _resumed(

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from vlakit.config_schema import encode
+from vlakit.config import encode
 from vlakit.datasets.config import DatasetConfig
 from vlakit.environments.config import EnvConfig, RolloutConfig
 from vlakit.errors import ConfigError

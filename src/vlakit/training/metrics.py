@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vlakit.config_schema import encode
+from vlakit.config import encode
 from vlakit.errors import ConfigError
 from vlakit.files import written_whole
 from vlakit.training.config import TrainFlags

@@ -15,7 +15,7 @@ import draccus
 import pytest
 
 from vlakit.config import ACCEPTED_UNUSED_KEYS, clean_keys, decode, encode, parse_flags
-from vlakit.config_schema import field_docs, walk_flags
+from vlakit.config.schema import field_docs, walk_flags
 from vlakit.errors import ConfigError
 
 
@@ -241,7 +241,7 @@ def test_walk_names_every_flag_once() -> None:
 
 
 def test_importing_the_configuration_loads_no_torch() -> None:
-    modules = "vlakit.config, vlakit.flag_help, vlakit.cli.main, vlakit.training.config"
+    modules = "vlakit.config, vlakit.config.help, vlakit.cli.main, vlakit.training.config"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

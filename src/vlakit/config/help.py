@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
-from vlakit.config_schema import Flag, walk_flags
+from vlakit.config.schema import Flag, walk_flags
 
 SYNTAX = (
     "Flags are --name=value or --name value; booleans need a value (=true or =false), lists and "

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlakit.config_schema import TYPE_KEY, field_types, nested_type, selected_class
+from vlakit.config.schema import TYPE_KEY, field_types, nested_type, selected_class
 from vlakit.errors import ConfigError, did_you_mean
 
 ACCEPTED_UNUSED_KEYS: dict[str, dict[str, str]] = {
