@@ -163,8 +163,10 @@ class DatasetMetadata:
         if entry["dtype"] in CAMERA_DTYPES:
             return
         expected = math.prod(entry["shape"])
+        # Version 3.0 has one number per entry of the last axis, version 2.1 one per element.
+        allowed = {expected, *entry["shape"][-1:]}
         for stat, values in stats.items():
-            if stat != "count" and values.size != expected:
+            if stat != "count" and values.size not in allowed:
                 raise DatasetError(
                     f"the statistics in {self.root / 'meta'} hold {values.size} numbers as {stat} "
                     f"of feature {name!r}; expected {expected}, its size in info.json. Make them "

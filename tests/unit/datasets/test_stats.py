@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vlakit.datasets import LeRobotDataset
+from vlakit.datasets import LeRobotDataset, LeRobotDatasetWriter
 from vlakit.datasets.feature_stats import (
     QUANTILES,
     PixelHistogram,
@@ -139,3 +139,14 @@ def test_quantiles_a_dataset_lacks_come_from_its_data(damaged: Path) -> None:
     for feature in ("action", "observation.images.wrist"):
         for name in QUANTILES:
             np.testing.assert_allclose(completed[feature][name], expected[feature][name])
+
+
+def test_an_observation_of_several_axes_has_statistics_that_fit_its_shape(tmp_path: Path) -> None:
+    features = {"observation.grid": {"dtype": "float32", "shape": (2, 3)}}
+    with LeRobotDatasetWriter.create("me/grid", 10, features, tmp_path / "grid") as writer:
+        for step in range(4):
+            grid = np.full((2, 3), step, dtype=np.float32)
+            writer.add_frame({"observation.grid": grid, "task": "t"})
+        writer.save_episode()
+    stats = LeRobotDataset("me/grid", tmp_path / "grid").meta.stats
+    assert stats["observation.grid"]["mean"].tolist() == [1.5] * 3
