@@ -16,8 +16,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from tests.end_to_end.training_command import DATA, POLICY, RUN, log_of, numbers, train
-from vlakit.cli.train import read_flags
 from vlakit.cli.train import train as run_training
+from vlakit.cli.train_flags import read_flags
 from vlakit.datasets import LeRobotDataset
 from vlakit.policies.eo1 import EO1Policy
 from vlakit.processing import load_processors

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from vlakit.cli.train import decode_train_config
-from vlakit.config import encode
+from vlakit.config import decode, encode
 from vlakit.datasets.config import DatasetConfig
 from vlakit.environments.config import MetaworldEnvConfig
 from vlakit.errors import ConfigError
@@ -121,13 +120,13 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
 def test_train_config_reads_back_as_the_same_flags() -> None:
     before = flags(rename_map={"a": "b"}, seed=3)
     shared, _ = split_by_reader(before)
-    assert decode_train_config(json.loads(json.dumps(shared))) == before
+    assert decode(TrainFlags, take_out_not_built(json.loads(json.dumps(shared)))) == before
 
 
 def test_keys_of_lerobot_0_4_are_taken() -> None:
     content = encode(flags()) | LEROBOT_0_4_KEYS
     content.pop("env_eval_freq")
-    assert decode_train_config(content) == flags(env_eval_freq=5)
+    assert decode(TrainFlags, take_out_not_built(content)) == flags(env_eval_freq=5)
 
 
 @pytest.mark.parametrize(
