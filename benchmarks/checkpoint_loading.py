@@ -99,7 +99,7 @@ class Loader:
 
 
 def main() -> None:
-    flags = make_parser(__doc__, repeats=5).parse_args()
+    flags = make_parser(__doc__, repeats=3).parse_args()
     torch.set_num_threads(flags.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "checkpoint"

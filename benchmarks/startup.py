@@ -129,7 +129,7 @@ class Processes:
 
 
 def main() -> None:
-    flags = make_parser(__doc__, repeats=5).parse_args()
+    flags = make_parser(__doc__, repeats=3).parse_args()
     torch.set_num_threads(flags.threads)
     pythons = {OURS: sys.executable}
     if flags.reference_python is not None:
