@@ -2,10 +2,11 @@
 """Bicubic resizing of uint8 images, equal to Pillow's to the last bit, on any device.
 
 Pillow resizes 8-bit images in two passes, columns then rows, with weights in 22-bit fixed point
-and a rounding to 8 bits after each pass (`src/libImaging/Resample.c`, to version 12; 13 takes the
-rows first where the height shrinks much more, which can move a value by one). Everything is
-integer, so the result depends neither on the order of the sums nor on the device, and a batch of
-images on a GPU gives what Pillow gives on a robot.
+and a rounding to 8 bits after each pass (`src/libImaging/Resample.c`, version 12.3, the newest that
+LeRobot 0.6 takes; 13 takes the rows first for more shapes, which moves values by some levels where
+one side grows and the other shrinks). Everything is integer, so the result depends neither on the
+order of the sums nor on the device, and a batch of images on a GPU gives what Pillow gives on a
+robot.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch import Tensor
 _FRACTION_BITS = 32 - 8 - 2
 _CUBIC_A = -0.5
 _CUBIC_SUPPORT = 2.0
+_VERY_TALL = 100
+"""Images more than this many times as tall as wide lose rows before their columns change."""
 
 
 def resize_bicubic_exact(images: Tensor, height: int, width: int) -> Tensor:
@@ -32,6 +35,9 @@ def resize_bicubic_exact(images: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (..., height, width) uint8; the same tensor when the size already fits.
     """
+    old_height, old_width = images.shape[-2:]
+    if height < old_height and old_height > _VERY_TALL * old_width:
+        images = _resample_rows(images.contiguous(), height)
     if images.shape[-1] != width:
         columns_first = images.transpose(-1, -2).contiguous()  # (..., old_width, old_height)
         images = _resample_rows(columns_first, width).transpose(-1, -2)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vlakit.processing.resize import resize_bicubic_exact, resize_bicubic_fast
 
-SIDES = st.integers(1, 120)
+SIDES = st.integers(2, 120)
 
 
 def pillow(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -34,6 +34,12 @@ def test_exact_resize_equals_pillow_to_the_bit(
     images[1] = torch.where(images[1] > 127, 255, 0)
     ours = resize_bicubic_exact(images, new_height, new_width)
     assert torch.equal(ours, pillow(images, new_height, new_width))
+
+
+def test_very_tall_images_take_the_rows_first_as_pillow_12_does() -> None:
+    images = torch.randint(0, 256, (1, 3, 447, 3), dtype=torch.uint8)
+    fewer_rows = pillow(images, 28, 3)
+    assert torch.equal(resize_bicubic_exact(images, 28, 28), pillow(fewer_rows, 28, 28))
 
 
 def test_an_image_that_fits_is_returned_as_it_is() -> None:
