@@ -13,35 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-import numpy as np
-import pyarrow as pa
-
-from vlakit.datasets.feature_stats import (
-    PixelHistogram,
-    Stats,
-    array_stats,
-    camera_histogram,
-    save_stats,
-)
+from vlakit.datasets.feature_stats import save_stats
 from vlakit.datasets.layout import INFO_PATH, STATS_PATH, TASKS_PATH
 from vlakit.datasets.location import lerobot_home
-from vlakit.datasets.reading.parquet import flat_values, read_table
 from vlakit.datasets.reading.versions import load_metadata
-from vlakit.datasets.writing import tables
 from vlakit.datasets.writing.episode_buffer import EpisodeBuffer
-from vlakit.datasets.writing.episode_data import (
-    Columns,
-    camera_counts,
-    episode_columns,
-    episode_table,
-)
+from vlakit.datasets.writing.episode_data import episode_columns, episode_table
+from vlakit.datasets.writing.episode_rows import EpisodeRows
 from vlakit.datasets.writing.new_dataset import new_info
 from vlakit.datasets.writing.rolling_files import RollingFiles, last_places
+from vlakit.datasets.writing.running_stats import RunningStats
+from vlakit.datasets.writing.tables import write_tasks
 from vlakit.datasets.writing.video_encoding import VideoEncoding, encode_clip
 from vlakit.errors import DatasetError
 from vlakit.files import write_json
-
-EPISODES_PER_ROW_GROUP = 10
 
 
 class LeRobotDatasetWriter:
@@ -72,9 +57,8 @@ class LeRobotDatasetWriter:
         features = info["features"]
         self._video_keys = [n for n, e in features.items() if e["dtype"] == "video"]
         self._files = RollingFiles(root, info, places or {})
-        self._rows: list[dict[str, Any]] = []
-        self._rows_schema: pa.Schema | None = None
-        self._histograms: dict[str, PixelHistogram] = {}
+        self._rows = EpisodeRows(self._files, self._video_keys)
+        self._stats = RunningStats(features)
         self._buffer = EpisodeBuffer(features, root)
         self._finalized = False
         self._broken = False
@@ -178,8 +162,7 @@ class LeRobotDatasetWriter:
             dataset = LeRobotDataset(repo_id, path)
             for name in metadata.camera_keys:
                 read = partial(dataset.read_images, name)
-                counts = camera_histogram(read, dataset.frames.episode_bounds)
-                writer._histograms[name] = counts
+                writer._stats.count_existing(name, read, dataset.frames.episode_bounds)
         return writer
 
     @property
@@ -237,7 +220,7 @@ class LeRobotDatasetWriter:
             first_index=self.num_frames,
             tasks=tasks,
         )
-        stats = self._episode_stats(columns)
+        stats = self._stats.add_episode(self._buffer, columns)
         row = {
             "episode_index": self.num_episodes,
             "tasks": list(dict.fromkeys(self._buffer.tasks)),
@@ -251,41 +234,12 @@ class LeRobotDatasetWriter:
         )
         for key, clip in clips.items():
             row |= self._files.write_clip(key, clip, length)
-        self._add_row(row, stats)
+        self._rows.add(row, stats)
         self.tasks = tasks
         self.num_episodes += 1
         self.num_frames += length
         self._broken = False
         self.discard_episode()
-
-    def _episode_stats(self, columns: Columns) -> Stats:
-        """Return the episode's statistics in the order of the features."""
-        stats = {}
-        for name in self.features:
-            values = columns.get(name)
-            if isinstance(values, np.ndarray):
-                stats[name] = array_stats(values)
-            elif name in self._buffer.cameras:
-                counts = camera_counts(self._buffer, name)
-                self._histograms.setdefault(name, PixelHistogram(len(counts.counts))).merge(counts)
-                stats[name] = counts.stats()
-        return stats
-
-    def _add_row(self, row: dict[str, Any], stats: Stats) -> None:
-        """Keep a row of the table of episodes; write the waiting ones when there are many."""
-        for name, entry in stats.items():
-            row |= {f"stats/{name}/{key}": value.tolist() for key, value in entry.items()}
-        self._rows.append(row)
-        if self._rows_schema is None:
-            self._rows_schema = tables.episode_schema(self._video_keys, stats)
-        if len(self._rows) >= EPISODES_PER_ROW_GROUP:
-            self._flush_rows()
-
-    def _flush_rows(self) -> None:
-        """Write the waiting rows of the table of episodes."""
-        if self._rows and self._rows_schema is not None:
-            self._files.write_episodes(self._rows, self._rows_schema)
-        self._rows = []
 
     def finalize(self) -> None:
         """Close all files and write the metadata; the dataset can be read afterwards.
@@ -303,10 +257,12 @@ class LeRobotDatasetWriter:
             self._abort()
         if self.num_episodes == self._first_episode:
             return  # nothing was added to the dataset that `resume` opened
-        self._flush_rows()
+        self._rows.flush()
         self._files.close()
-        tables.write_tasks(self.root / TASKS_PATH, self.tasks)
-        save_stats(self._dataset_stats(), self.root / STATS_PATH)
+        write_tasks(self.root / TASKS_PATH, self.tasks)
+        data_files = sorted((self.root / "data").glob("*/*.parquet"))
+        stats = self._stats.of_all_frames(data_files, self.num_frames)
+        save_stats(stats, self.root / STATS_PATH)
         self.info |= {
             "total_episodes": self.num_episodes,
             "total_frames": self.num_frames,
@@ -326,20 +282,6 @@ class LeRobotDatasetWriter:
         raise DatasetError(
             f"no episode was saved, so {self.root} was removed; call save_episode before finalize."
         )
-
-    def _dataset_stats(self) -> Stats:
-        """Return the statistics of all frames; numbers are read back from the data files."""
-        paths = sorted((self.root / "data").glob("*/*.parquet"))
-        stats = {}
-        for name, entry in self.features.items():
-            if name in self._histograms:
-                stats[name] = self._histograms[name].stats()
-            elif entry["dtype"] != "string":
-                columns = [read_table(path, [name])[name] for path in paths]
-                flat = [flat_values(column).to_numpy(zero_copy_only=False) for column in columns]
-                values = np.concatenate(flat).reshape(self.num_frames, *entry["shape"])
-                stats[name] = array_stats(values)
-        return stats
 
     def _check_open(self) -> None:
         if self._finalized or self._broken:
