@@ -22,7 +22,7 @@ from vlakit.collection.config import CollectConfig
 from vlakit.config import ACCEPTED_UNUSED_KEYS, RENAMED_KEYS
 from vlakit.config.help import shown
 from vlakit.config.schema import Flag, walk_flags
-from vlakit.policies.registry import register_configs
+from vlakit.policies.config import register_configs
 from vlakit.training.config import TrainFlags
 from vlakit.training.lerobot_keys import NOT_BUILT
 

@@ -20,7 +20,7 @@ from vlakit.cli.policy_flags import PATH_FLAG
 from vlakit.collection.config import CollectConfig
 from vlakit.config import parse_flags
 from vlakit.datasets import LeRobotDataset
-from vlakit.policies.registry import register_configs
+from vlakit.policies.config import register_configs
 from vlakit.training.config import TrainFlags
 
 FLAGS = {"train": TrainFlags, "eval": EvalFlags, "collect": CollectConfig, "demo": DemoFlags}

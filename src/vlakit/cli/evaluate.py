@@ -20,8 +20,7 @@ from vlakit.config import parse_flags
 from vlakit.environments.config import EnvConfig
 from vlakit.errors import ConfigError, VlakitError
 from vlakit.evaluation.config import EvalConfig
-from vlakit.policies.config import PolicyConfig
-from vlakit.policies.registry import register_configs
+from vlakit.policies.config import PolicyConfig, register_configs
 
 if TYPE_CHECKING:
     from vlakit.evaluation.planner import Processor

@@ -8,7 +8,7 @@ from typing import Any
 
 from vlakit.config.schema import TYPE_KEY
 from vlakit.errors import ConfigError
-from vlakit.policies.registry import read_policy_config
+from vlakit.policies.stored_config import read_policy_config
 
 PATH_FLAG = {
     "policy.path": "Checkpoint to start from, a folder or hub id: its settings, weights and "

@@ -14,7 +14,7 @@ from vlakit.cli.output_folder import check_can_be_made
 from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
 from vlakit.config import encode, merged, parse_flags, read_config_file
 from vlakit.errors import ConfigError
-from vlakit.policies.registry import register_configs
+from vlakit.policies.config import register_configs
 from vlakit.training.config import TrainFlags
 from vlakit.training.lerobot_keys import not_built_flags, take_out_not_built
 from vlakit.training.optimizer_config import (

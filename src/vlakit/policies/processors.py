@@ -14,8 +14,8 @@ from typing import Any
 from vlakit.checkpoints.hub import resolve
 from vlakit.checkpoints.pretrained import read_config
 from vlakit.errors import CheckpointError, ConfigError, did_you_mean
-from vlakit.policies.config import PolicyConfig
-from vlakit.policies.registry import POLICIES, read_policy_config
+from vlakit.policies.config import POLICIES, PolicyConfig
+from vlakit.policies.stored_config import read_policy_config
 from vlakit.processing.normalize import Stats
 from vlakit.processing.pipeline import POSTPROCESSOR, PREPROCESSOR, Pipeline
 from vlakit.processing.rename import rename_keys

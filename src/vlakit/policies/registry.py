@@ -5,28 +5,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlakit.checkpoints.hub import resolve
-from vlakit.checkpoints.pretrained import read_config
-from vlakit.errors import CheckpointError, ConfigError, did_you_mean
-from vlakit.policies.config import (
-    CONFIG_FILE,
-    POLICIES,
-    PolicyConfig,
-    config_class,
-    register_configs,
-)
-
-__all__ = [
-    "POLICIES",
-    "make_policy",
-    "make_processors",
-    "policy_class",
-    "read_policy_config",
-    "register_configs",
-]
+from vlakit.errors import ConfigError, did_you_mean
+from vlakit.policies.config import POLICIES, PolicyConfig
 
 if TYPE_CHECKING:
     from vlakit.policies.base import Policy
@@ -89,25 +71,3 @@ def make_processors(
     package, _ = POLICIES[config.type]
     make = importlib.import_module(f"{package}.processor").make_processors
     return make(config, stats, rename_map=rename_map)
-
-
-def read_policy_config(
-    path_or_repo_id: str | Path, *, revision: str | None = None, token: str | None = None
-) -> PolicyConfig:
-    """Return the settings stored in a checkpoint, LeRobot's layout or the EO-1 project's own.
-
-    Raises:
-        CheckpointError: when there is no configuration, or it is of neither layout.
-    """
-    folder = resolve(path_or_repo_id, revision=revision, token=token, patterns=[CONFIG_FILE])
-    entries = read_config(folder)
-    if "type" in entries:
-        return PolicyConfig.from_json(entries, source=str(folder / CONFIG_FILE))
-    kind = entries.get("model_type")
-    if kind not in POLICIES:
-        raise CheckpointError(
-            f"{folder / CONFIG_FILE} has neither a policy 'type' nor a 'model_type' of "
-            f"{', '.join(POLICIES)} (it says {kind!r}). Give a policy checkpoint."
-        )
-    upstream: Any = config_class(kind)
-    return upstream.from_upstream(entries, source=str(path_or_repo_id))

@@ -24,7 +24,8 @@ from vlakit.errors import ConfigError, DatasetError, did_you_mean
 from vlakit.features import ACTION, FeatureType, PolicyFeature, feature_type, policy_features
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.processors import load_processors
-from vlakit.policies.registry import make_processors, read_policy_config
+from vlakit.policies.registry import make_processors
+from vlakit.policies.stored_config import read_policy_config
 from vlakit.processing.pipeline import Pipeline
 from vlakit.processing.rename import closest_rename_map, rename_keys
 from vlakit.training.config import TrainFlags

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -238,12 +236,3 @@ def test_walk_names_every_flag_once() -> None:
     names = [flag.name for flag in walk_flags(Flags, {"engine": {"type": "steam"}})]
     assert len(names) == len(set(names))
     assert {"track.repo_id", "engine.type", "engine.betas", "rename_map"} <= set(names)
-
-
-def test_importing_the_configuration_loads_no_torch() -> None:
-    modules = "vlakit.config, vlakit.config.help, vlakit.cli.main, vlakit.training.config"
-    code = f"import sys, {modules}; print('torch' in sys.modules)"
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert output.stdout.strip() == "False"

@@ -10,7 +10,8 @@ import pytest
 
 from vlakit.errors import CheckpointError, ConfigError
 from vlakit.policies.eo1 import EO1Config, EO1Policy
-from vlakit.policies.registry import policy_class, read_policy_config
+from vlakit.policies.registry import policy_class
+from vlakit.policies.stored_config import read_policy_config
 
 
 def test_policy_is_found_by_its_type() -> None:

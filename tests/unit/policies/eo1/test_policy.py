@@ -27,7 +27,8 @@ from vlakit.features import FeatureType, PolicyFeature
 from vlakit.policies.base import Policy
 from vlakit.policies.eo1 import EO1Config, EO1Policy
 from vlakit.policies.eo1.weights import BACKBONE, EMBEDDING, LM_HEAD
-from vlakit.policies.registry import make_policy, read_policy_config
+from vlakit.policies.registry import make_policy
+from vlakit.policies.stored_config import read_policy_config
 
 
 def _equal(one: Policy, other: Policy) -> bool:
