@@ -57,6 +57,15 @@ def test_every_command_is_documented() -> None:
     assert {command.values[0][0] for command in COMMAND_LINES} >= COMMANDS.keys() - {"demo"}
 
 
+def test_the_tree_in_the_architecture_page_has_every_file() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    tree = text.partition("## The tree")[2].partition("## ")[0]
+    words = set(re.findall(r"\w+", tree))
+    words |= {f"qwen2_5_vl{word}" for word in words if word.startswith("_")}
+    files = {path.stem for path in (ROOT / "src").rglob("*.py") if not path.stem.startswith("__")}
+    assert files <= words, files - words
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `docs/start.md` leaves it: a dataset, and a checkpoint trained on it."""

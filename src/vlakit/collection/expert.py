@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from vlakit.collection.config import CollectConfig
 from vlakit.datasets import LeRobotDatasetWriter
-from vlakit.environments.experts import ExpertEpisode
+from vlakit.environments.expert_episode import ExpertEpisode
 from vlakit.environments.messages import Message
 from vlakit.environments.vector import available_cores
 from vlakit.environments.worker import EnvironmentWorker, close_all

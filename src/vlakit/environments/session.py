@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlakit.environments.base import EnvConfig, Environment
-from vlakit.environments.experts import record_expert_episode
+from vlakit.environments.expert_episode import record_expert_episode
 from vlakit.environments.messages import Message
 
 FILM = "film"

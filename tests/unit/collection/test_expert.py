@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.unit.environments.toy import ToyEnvConfig
 from vlakit.collection.config import CollectConfig
 from vlakit.collection.expert import collect
-from vlakit.environments.experts import record_expert_episode
+from vlakit.environments.expert_episode import record_expert_episode
 from vlakit.errors import ConfigError, SimulatorError
 from vlakit.features import ACTION, OBS_STATE
 
