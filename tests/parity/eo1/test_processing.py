@@ -96,7 +96,9 @@ def test_saving_a_loaded_pipeline_gives_the_same_files(case: Case, tmp_path: Pat
     )
     preprocess.save(tmp_path)
     postprocess.save(tmp_path)
-    for path in case.checkpoint.glob("policy_*"):
+    stored = sorted(case.checkpoint.glob("policy_*"))
+    assert [path.name for path in sorted(tmp_path.glob("policy_*"))] == [p.name for p in stored]
+    for path in stored:
         if path.suffix == ".json":
             written, read = (
                 json.loads((at / path.name).read_text()) for at in (tmp_path, path.parent)
