@@ -14,7 +14,9 @@ from torch import Tensor
 class Trainable(Protocol):
     """What a step needs of a policy."""
 
-    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]: ...
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss, shape (), and numbers for the log."""
+        ...
 
     def parameters(self) -> Any: ...
 

@@ -93,6 +93,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x, (..., size), at unit mean square of its last axis, taken in float32; scaled."""
         wide = x.float()
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         # Rounding to the storage type comes before the scale: bfloat16 results depend on the order.
@@ -110,6 +111,7 @@ class GatedMLP(nn.Module):
         self.act = activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (..., size) from (..., size)."""
         return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
 
 

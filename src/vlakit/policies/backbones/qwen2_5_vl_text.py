@@ -57,6 +57,7 @@ class TextAttention(nn.Module):
         self.kind, self.layer = kind, layer
 
     def forward(self, x: Tensor, shared: Visibility) -> Tensor:
+        """Return (batch, queries, hidden_size) from all tokens, (batch, length, hidden_size)."""
         angles = (shared.cos, shared.sin)
         q = self._turned(self.q_proj(shared.asking(x)), *(shared.asking(part) for part in angles))
         k, v = self._turned(self.k_proj(x), *angles), self._heads(self.v_proj(x))
@@ -95,6 +96,7 @@ class TextLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
 
     def forward(self, x: Tensor, shared: Visibility) -> Tensor:
+        """Return (batch, queries, hidden_size) from all tokens, (batch, length, hidden_size)."""
         x = shared.asking(x) + self.self_attn(self.input_layernorm(x), shared)
         return x + self.mlp(self.post_attention_layernorm(x))
 

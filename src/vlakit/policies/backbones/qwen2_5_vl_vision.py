@@ -138,6 +138,7 @@ class VisionAttention(nn.Module):
         self.num_heads, self.head_dim, self.kind = sizes.num_heads, sizes.head_dim, kind
 
     def forward(self, x: Tensor, groups: list[ImageGroup], windowed: bool) -> Tensor:
+        """Return (patches, hidden_size) from the same, image by image in the order of `groups`."""
         qkv = self.qkv(x).split([group.end - group.start for group in groups])
         parts = [
             self._group(part, group, windowed) for part, group in zip(qkv, groups, strict=True)
@@ -178,6 +179,7 @@ class VisionBlock(nn.Module):
         self.windowed = windowed
 
     def forward(self, x: Tensor, groups: list[ImageGroup]) -> Tensor:
+        """Return (patches, hidden_size) from the same."""
         x = x + self.attn(self.norm1(x), groups, self.windowed)
         return x + self.mlp(self.norm2(x))
 
@@ -191,6 +193,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(sizes.in_channels, sizes.hidden_size, kernel, kernel, bias=False)
 
     def forward(self, patches: Tensor) -> Tensor:
+        """Return (patches, hidden_size) from (patches, patch_dim)."""
         weight = self.proj.weight
         return F.linear(patches.to(weight.dtype), weight.flatten(1))
 
@@ -208,6 +211,7 @@ class PatchMerger(nn.Module):
         self.joined = joined
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (patches / merge_area, out_hidden_size) from (patches, hidden_size)."""
         return self.mlp(self.ln_q(x).view(-1, self.joined))
 
 
