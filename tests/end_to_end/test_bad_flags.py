@@ -43,7 +43,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (TRAIN, "--policy.device=gpu", ("'gpu' is no device name; expected cpu, cuda",)),
         (TRAIN, "--policy.max_action_dim=3", ("has 4 dimensions", "--policy.max_action_dim=3")),
         (TRAIN, "--policy.max_state_dim=6", ("has 7 dimensions", "--policy.max_state_dim=6")),
-        (TRAIN, "--batch_size=78", ("--batch_size=78 is more than the 77 frames",)),
         (TRAIN, "--dataset.root=pyproject.toml", ("--dataset.root=pyproject.toml is a file",)),
         (TRAIN, f"{MAPPING}={{STAT: MEAN_STD}}", (f"{MAPPING} has 'STAT'", "'STATE'?")),
         (COLLECT, "--epsiodes=3", ("Did you mean '--episodes'?",)),

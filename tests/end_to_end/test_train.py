@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from tests.end_to_end.training_command import DATA, POLICY, RUN, log_of, numbers, train
+from tests.end_to_end.training_command import DATA, DATASET, POLICY, RUN, log_of, numbers, train
 from vlakit.cli.train import train as run_training
 from vlakit.cli.train_flags import read_flags
 from vlakit.datasets import LeRobotDataset
@@ -166,6 +166,16 @@ def test_a_schedule_that_ends_early_is_said_before_the_first_step(
     notice = "the learning rate is 0 from step 1 on: 1 of 2 steps would change nothing"
     assert notice in text
     assert text.index(notice) < text.index("step       1")
+
+
+def test_a_batch_larger_than_the_dataset_sees_every_frame_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--batch_size=64", "--dataset.episodes=[0]", "--steps=2"]
+    assert train(tmp_path / "run", *arguments, "--save_checkpoint=false") == 0
+    frames = len(LeRobotDataset("local/three", root=DATASET, episodes=[0]))
+    assert f"note: --batch_size=64 is more than the {frames} frames" in capsys.readouterr().err
+    assert [entry["epochs"] for entry in log_of(tmp_path / "run")] == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--help", "--policy.type=eo1"]])

@@ -87,11 +87,6 @@ def open_data(flags: TrainFlags, chunk_size: int) -> TrainingData:
 
     train = open_episodes(chosen)
     check_frames(train)
-    if flags.batch_size > len(train):
-        raise ConfigError(
-            f"--batch_size={flags.batch_size} is more than the {len(train)} frames to train on, "
-            f"so no step could have that many; give --batch_size={len(train)} or less."
-        )
     return TrainingData(
         train,
         open_episodes(held_out) if held_out else None,

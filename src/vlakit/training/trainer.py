@@ -105,7 +105,13 @@ class Trainer:
         flags = self.flags
         self.log_file = LogFile(self.output_dir / LOG_FILE, resumed_step=self.done)
         self.wandb = WandB(flags, self.output_dir) if flags.wandb.enable else None
-        self.averages = Averages(flags.batch_size, len(self.data.train))
+        num_frames = len(self.data.train)
+        if flags.batch_size > num_frames:
+            self._note(
+                f"--batch_size={flags.batch_size} is more than the {num_frames} frames to train on: "
+                "every step sees each of them once"
+            )
+        self.averages = Averages(min(flags.batch_size, num_frames), num_frames)
         self.policy.train()
         with progress_bar(
             self.console, "{task.fields[status]}", only_on_terminal=True
