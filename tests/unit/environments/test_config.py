@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from vlakit.environments.base import TaskEntry, decode_config, encode_config
-from vlakit.environments.config import MetaworldEnvConfig
+from vlakit.environments.config import MetaworldEnvConfig, RolloutConfig
 from vlakit.environments.metaworld import crop_pixels
 from vlakit.environments.metaworld_tasks import INSTRUCTIONS, TASK_GROUPS
 from vlakit.errors import ConfigError
@@ -68,3 +68,21 @@ def test_the_crop_has_exactly_the_size_of_the_observation() -> None:
         left, top, side = crop_pixels((0.25, 0.25, 1.0, 1.0), size, size)
         assert left + size <= side
         assert top + size <= side
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "n_episodes", "cores", "expected"),
+    [(0, 50, 2, 4), (0, 3, 2, 3), (0, 500, 128, 64), (7, 50, 2, 7), (7, 5, 2, 5)],
+)
+def test_as_many_environments_as_asked_for_or_two_a_core(
+    batch_size: int, n_episodes: int, cores: int, expected: int
+) -> None:
+    config = RolloutConfig(batch_size=batch_size, n_episodes=n_episodes)
+    assert config.num_envs(cores) == expected
+
+
+@pytest.mark.parametrize("wrong", [{"n_episodes": 0}, {"batch_size": -1}])
+def test_numbers_of_rollouts_are_checked(wrong: dict[str, int]) -> None:
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=rf"--eval\.{name}=.* must be at least"):
+        RolloutConfig(**wrong)
