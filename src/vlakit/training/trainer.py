@@ -108,8 +108,8 @@ class Trainer:
         num_frames = len(self.data.train)
         if flags.batch_size > num_frames:
             self._note(
-                f"--batch_size={flags.batch_size} is more than the {num_frames} frames to train on: "
-                "every step sees each of them once"
+                f"--batch_size={flags.batch_size} is more than the {num_frames} frames to train "
+                "on: every step sees each of them once"
             )
         self.averages = Averages(min(flags.batch_size, num_frames), num_frames)
         self.policy.train()
