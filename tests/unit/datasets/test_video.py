@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import gc
 import os
+import signal
 from pathlib import Path
 
 import av
@@ -121,6 +123,22 @@ def test_a_forked_process_opens_its_own_files(
     monkeypatch.setattr(os, "getpid", lambda: real + 1)
     assert cache.get(path) is not parent
     assert numbers(parent, [1]) == [1]  # still whole: never closed behind the parent's back
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_never_frees_the_parents_codecs(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(grey_clip(LEVELS[:3]))
+    circle = [PyavDecoder(path, threads=2)]
+    circle.append(circle)  # only the collector can free it
+    assert numbers(circle[0], [1]) == [1]
+    del circle
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # it hung for ever
+        gc.collect()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_an_odd_size_names_the_way_out() -> None:

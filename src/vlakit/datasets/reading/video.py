@@ -7,9 +7,11 @@ the file. Every returned frame is checked against the time asked for.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +42,7 @@ class PyavDecoder:
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
+        never_free_inherited_codecs()
         self.path = path
         try:
             self._container = av.open(str(path))
@@ -201,6 +204,15 @@ def broken_video(path: Path, error: Exception, time: float | None = None) -> Dat
         f"{path} cannot be decoded{place} ({type(error).__name__}: {error}); expected a whole mp4. "
         "Fetch the dataset again or record it anew."
     )
+
+
+@cache
+def never_free_inherited_codecs() -> None:
+    """Keep the garbage collector of forked processes from freeing what the parent opened.
+
+    Freeing a codec waits for its threads, which a fork does not copy: the child would hang.
+    """
+    os.register_at_fork(after_in_child=gc.freeze)
 
 
 _ABANDONED: list[object] = []

@@ -15,6 +15,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from vlakit.datasets.reading.video import never_free_inherited_codecs
 from vlakit.errors import DatasetError, did_you_mean
 
 ENCODERS = {"libsvtav1": "av1", "h264": "h264", "hevc": "hevc"}
@@ -119,6 +120,7 @@ def encode_clip(
     Raises:
         DatasetError: the encoder is missing or refuses the frames (an odd size, as a rule).
     """
+    never_free_inherited_codecs()
     buffer = io.BytesIO()
     reformatter = VideoReformatter()
     rate = Fraction(fps).limit_denominator(1001)
