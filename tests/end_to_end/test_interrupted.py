@@ -41,7 +41,8 @@ def test_ctrl_c_says_how_to_go_on(num_workers: int, tmp_path: Path) -> None:
     process = start(output_dir, *flags)
     last = output_dir / "checkpoints" / "last"
     deadline = time.monotonic() + 60
-    while not last.exists() and time.monotonic() < deadline:
+    second = output_dir / "checkpoints" / "000004"  # by now the run knows of the first
+    while not second.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
     _, error = process.communicate(timeout=60)
