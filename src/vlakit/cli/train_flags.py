@@ -45,7 +45,7 @@ def read_flags(argv: Sequence[str]) -> TrainFlags:
             raw = merged(read_config_file(checkpoint / OWN_CONFIG), raw)
         if raw.get("resume") is True:
             return _resumed(raw, checkpoint, arguments)
-        return with_policy_path(raw)
+        return with_policy_path(_pushed_when_named(raw))
 
     flags = parse_flags(
         TrainFlags,
@@ -86,6 +86,17 @@ def _with_config_file(argv: Sequence[str]) -> tuple[list[str], Path | None]:
                 return arguments, path
         return arguments, folder
     return arguments, None
+
+
+def _pushed_when_named(raw: dict[str, Any]) -> dict[str, Any]:
+    """Leave the upload out where neither the flag nor a repository's name asks for it.
+
+    LeRobot pushes by default, so its own documented commands stop for want of a `repo_id`.
+    """
+    policy = raw.get("policy")
+    if not isinstance(policy, dict) or "push_to_hub" in policy or policy.get("repo_id"):
+        return raw
+    return raw | {"policy": {**policy, "push_to_hub": False}}
 
 
 def _resumed(

@@ -45,7 +45,7 @@ class PolicyConfig(draccus.ChoiceRegistry):
     use_peft: bool = False
     """Whether the checkpoint is an adapter on top of another one."""
     push_to_hub: bool = True
-    """Upload the checkpoint to the hub after training."""
+    """Upload the checkpoint to the hub after training; not given, it is done when `repo_id` is."""
     repo_id: str | None = None
     """Hub repository to upload to."""
     private: bool | None = None
