@@ -24,6 +24,8 @@ _MAX_ASPECT_RATIO = 200
 _VALUES_IN_CACHE = 1 << 20
 """Patch values that a processor handles in one go; more would leave its cache between steps."""
 
+_MEND = "Fetch or save the backbone's folder again, with its processor files."
+
 
 @dataclass(frozen=True, kw_only=True)
 class PatchSettings:
@@ -44,12 +46,24 @@ class PatchSettings:
         return self.patch_size * self.merge_size
 
     def updated_from(self, folder: Path) -> PatchSettings:
-        """Return the settings with what the folder's `preprocessor_config.json` says."""
-        path = folder / "preprocessor_config.json"
-        if not path.is_file():
-            return self
-        content = read_json(path, CheckpointError, missing="", damaged="Fetch or save it again.")
-        return replace(self, **_known_settings(content))
+        """Return the settings with what the folder's image processor file says.
+
+        That is `preprocessor_config.json`, or the part `image_processor` of the
+        `processor_config.json` that newer releases of transformers write.
+
+        Raises:
+            CheckpointError: neither is there: patches made by guessed settings would fit nothing.
+        """
+        path, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
+        if not path.is_file() and whole.is_file():
+            content = read_json(whole, CheckpointError, missing="", damaged=_MEND)
+            if isinstance(content.get("image_processor"), dict):
+                return replace(self, **_known_settings(content["image_processor"]))
+        missing = f": it says how images become patches. {_MEND}"
+        return replace(
+            self,
+            **_known_settings(read_json(path, CheckpointError, missing=missing, damaged=_MEND)),
+        )
 
 
 def _known_settings(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,18 @@ def test_settings_come_from_the_image_processor_file(tmp_path: Path) -> None:
     assert (updated.patch_size, updated.mean, updated.min_pixels) == (16, (0.5,) * 3, 28 * 28)
 
 
+def test_settings_come_from_the_processor_file_of_newer_releases(tmp_path: Path) -> None:
+    content = {"image_processor": {"patch_size": 16, "image_mean": [0.5, 0.5, 0.5]}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(content))
+    updated = SMALL.updated_from(tmp_path)
+    assert (updated.patch_size, updated.mean) == (16, (0.5,) * 3)
+
+
+def test_missing_image_settings_are_not_guessed(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json is missing: it says how"):
+        SMALL.updated_from(tmp_path)
+
+
 def test_a_damaged_image_processor_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text('{"patch_size": 1')
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json cannot be read as JSON"):
