@@ -74,6 +74,7 @@ def test_flags(
         (TASK, (NEAREST_TASK,)),
         ("--policy.n_action_steps=5", ("--policy.n_action_steps=5 must be between",)),
         ("--policy.max_state_dim=3", ("the state has 7 dimensions",)),
+        ("--policy.use_amp=true", ("--policy.use_amp=true is not supported",)),
         (
             "--env.task=reach-v3",
             (

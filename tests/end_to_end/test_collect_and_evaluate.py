@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.end_to_end.damage import one_line
 from vlakit.cli.main import main
 from vlakit.datasets import LeRobotDataset
 from vlakit.features import policy_features
@@ -65,6 +66,16 @@ def evaluate(checkpoint: Path, output_dir: Path, *flags: str) -> dict:
     arguments += ["--env.episode_length=48", "--eval.n_episodes=3", *flags]
     assert main(arguments) == 0
     return json.loads((output_dir / "eval_info.json").read_text())
+
+
+def test_a_note_does_not_make_an_error_two_lines(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["eval", f"--policy.path={checkpoint}", *ENV, f"--output_dir={out}"]
+    other_size = ["--env.observation_height=28", "--env.observation_width=28"]  # worth a note
+    device = "--policy.device=cuda:9"
+    one_line(capsys, [*arguments, *other_size, device], "'cuda:9' is not available", out=out)
 
 
 def rewards(info: dict) -> list[list[float]]:

@@ -106,11 +106,15 @@ def run(flags: EvalFlags, overrides: Mapping[str, Any], console: Console) -> Eva
     config = flags.policy
     assert config is not None
     assert config.pretrained_path is not None
+    if config.use_amp:
+        raise ConfigError(
+            "--policy.use_amp=true is not supported: rollouts compute in the checkpoint's own "
+            "precision. Give --policy.use_amp=false, and --policy.dtype=bfloat16 for speed."
+        )
     flags.env.task_list()
     output_dir = flags.output_path(datetime.now())
     check_can_be_made(output_dir, "--output_dir")
-    for note in check_fit(config, flags.env, flags.rename_map):
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    notes = check_fit(config, flags.env, flags.rename_map)
     policy = make_policy(config)
     preprocess, postprocess = load_processors(
         config.pretrained_path,
@@ -119,6 +123,8 @@ def run(flags: EvalFlags, overrides: Mapping[str, Any], console: Console) -> Eva
         rename_map=flags.rename_map or None,
         **overrides,
     )
+    for note in notes:  # once nothing can be wrong any more: an error is one line
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
     is_new = not output_dir.exists()
     try:
         result = evaluate_policy(

@@ -36,7 +36,7 @@ def with_policy_path(raw: dict[str, Any]) -> dict[str, Any]:
         )
     path = str(policy["path"])
     stored = read_policy_config(path, revision=given.get("pretrained_revision")).to_json()
-    for key in ("device", "repo_id"):
+    for key in ("device", "repo_id", "private", "tags", "license"):
         stored.pop(key, None)
     merged = {key: _merged(stored.get(key), value) for key, value in given.items()}
     return raw | {"policy": stored | merged | {"pretrained_path": path}}

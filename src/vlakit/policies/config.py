@@ -41,7 +41,7 @@ class PolicyConfig(draccus.ChoiceRegistry):
     device: str | None = None
     """cpu, cuda, cuda:1 or mps; null takes the best one that this machine has."""
     use_amp: bool = False
-    """Automatic mixed precision in evaluation."""
+    """LeRobot's float16 evaluation. Not supported: true is refused; see `dtype`."""
     use_peft: bool = False
     """Whether the checkpoint is an adapter on top of another one."""
     push_to_hub: bool = True
@@ -51,9 +51,9 @@ class PolicyConfig(draccus.ChoiceRegistry):
     private: bool | None = None
     """Whether a new hub repository is private."""
     tags: list[str] | None = None
-    """Tags of the hub page."""
+    """Tags of the hub page. Not written yet."""
     license: str | None = None
-    """License on the hub page."""
+    """License on the hub page. Not written yet."""
     pretrained_path: str | None = None
     """Checkpoint that the weights come from: a folder or a hub id."""
     pretrained_revision: str | None = None

@@ -20,9 +20,6 @@ from vlakit.policies.config import PolicyConfig
 from vlakit.training.lerobot_keys import LEROBOT_ONLY, OWN_KEYS, SHARED_ENV_KEYS
 from vlakit.training.optimizer_config import OptimizerConfig, SchedulerConfig
 
-AUTO_DEVICES = ("cuda", "mps", "cpu")
-"""Order in which a device is taken when `--policy.device` is not given."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRolloutConfig(RolloutConfig):
@@ -150,6 +147,16 @@ class TrainFlags:
         if self.policy.use_peft:
             raise ConfigError(
                 "--policy.use_peft=true is not supported yet: give a checkpoint with whole weights."
+            )
+        if self.policy.use_amp:
+            raise ConfigError(
+                "--policy.use_amp=true would be ignored in training: leave it out, and give "
+                "--policy.dtype=bfloat16 for mixed precision."
+            )
+        if self.policy.push_to_hub and (self.policy.tags or self.policy.license):
+            raise ConfigError(
+                "--policy.tags and --policy.license are not written to the hub yet: leave them "
+                "out and set them on the repository's page."
             )
         if self.eval_steps > 0 and self.dataset.eval_split == 0.0:
             raise ConfigError(

@@ -72,6 +72,11 @@ def test_the_flags_page_is_up_to_date(flags_page: ModuleType) -> None:
         ({"eval_steps": 5}, "--eval_steps=5 needs held-out episodes: add --dataset.eval_split"),
         ({"use_policy_training_preset": False}, "needs both --optimizer.type=... and"),
         ({"policy": EO1Config(push_to_hub=False, use_peft=True)}, "use_peft=true is not supported"),
+        ({"policy": EO1Config(push_to_hub=False, use_amp=True)}, "use_amp=true would be ignored"),
+        (
+            {"policy": EO1Config(repo_id="me/policy", license="mit")},
+            "--policy.license are not written to the hub yet",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -39,7 +39,7 @@ def available_memory() -> int | None:
         if limit != "max":
             limits.append(int(limit) - int((group / "memory.current").read_text()))
     except (OSError, ValueError):
-        pass
+        pass  # no control group limits this process
     return min(limits) if limits else None
 
 

@@ -13,21 +13,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vlakit.errors import ConfigError, DatasetError
-
-
-class Decoder(Protocol):
-    """One open video file."""
-
-    def frames_at(self, times: Sequence[float], tolerance_s: float) -> Iterator[np.ndarray]:
-        """Yield the frame nearest to each time (s), uint8 (height, width, 3)."""
-        ...
 
 
 class PyavDecoder:

@@ -39,11 +39,6 @@ class VisionSizes:
         return self.hidden_size // self.num_heads
 
     @property
-    def patch_dim(self) -> int:
-        """Length of one flattened patch: channels, two frames, patch rows and columns."""
-        return self.in_channels * self.temporal_patch_size * self.patch_size**2
-
-    @property
     def merge_area(self) -> int:
         """Patches per merged token."""
         return self.spatial_merge_size**2

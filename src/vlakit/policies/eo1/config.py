@@ -101,11 +101,6 @@ class EO1Config(PolicyConfig):
         _check_width(self, "action", self.action_feature, self.max_action_dim)
 
     @property
-    def state_dim(self) -> int:
-        """Width of the robot's state."""
-        return self.state_feature.shape[0] if self.state_feature else self.max_state_dim
-
-    @property
     def action_dim(self) -> int:
         """Width of the robot's action."""
         return self.action_feature.shape[0] if self.action_feature else self.max_action_dim

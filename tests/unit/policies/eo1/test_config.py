@@ -147,5 +147,6 @@ def test_overrides_merge_dictionaries_and_check_names() -> None:
 
 def test_absent_features_have_the_padded_widths() -> None:
     config = EO1Config(max_action_dim=9).with_default_features()
-    assert (config.state_dim, config.action_dim) == (32, 9)
+    assert config.input_features["observation.state"].shape == (32,)
+    assert config.action_dim == 9
     assert list(config.input_features) == ["observation.state"]
