@@ -24,9 +24,9 @@ import torch
 from harness.reference_process import environment
 from harness.timing import OURS, REFERENCE, make_parser, report, take_turns
 
-from vlakit.checkpoints.hub import resolve
 from vlakit.checkpoints.pretrained import read_config
 from vlakit.features import FeatureType, PolicyFeature
+from vlakit.hub import resolve
 from vlakit.policies.eo1 import EO1Config, EO1Policy
 
 SCRIPT = Path(__file__).parent / "harness" / "load_checkpoint.py"

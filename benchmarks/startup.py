@@ -24,8 +24,8 @@ import torch
 from harness.reference_process import environment
 from harness.timing import OURS, REFERENCE, Side, make_parser, report, take_turns, timed
 
-from vlakit.checkpoints.hub import resolve
 from vlakit.datasets import LeRobotDatasetWriter
+from vlakit.hub import resolve
 
 IMPORTS = {
     OURS: "from vlakit.policies.eo1 import EO1Policy",

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from vlakit.checkpoints.hub import resolve
 from vlakit.features import FeatureType, PolicyFeature
+from vlakit.hub import resolve
 from vlakit.policies.eo1 import EO1Config, EO1Policy
 from vlakit.policies.eo1.processor import make_processors
 

@@ -22,10 +22,10 @@ from tests.end_to_end.damage import (
     write,
 )
 from tests.end_to_end.training_command import DATA, DATASET, POLICY, RUN, train
-from vlakit.checkpoints.hub import presets
 from vlakit.datasets import LeRobotDataset
 from vlakit.errors import VlakitError
 from vlakit.features import FeatureType, PolicyFeature
+from vlakit.hub import presets
 from vlakit.policies.eo1 import EO1Config, EO1Policy
 from vlakit.policies.registry import make_policy, make_processors
 from vlakit.processing import load_processors

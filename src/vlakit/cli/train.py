@@ -140,7 +140,7 @@ def _simulator_rollouts(flags: TrainFlags, config: PolicyConfig, output_dir: Pat
 
 
 def _push(trainer: Trainer, console: Console) -> None:
-    from vlakit.checkpoints.hub import push_folder
+    from vlakit.hub import push_folder
 
     policy = trainer.flags.policy
     assert policy is not None

@@ -11,9 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vlakit.checkpoints.hub import resolve
 from vlakit.checkpoints.pretrained import read_config
 from vlakit.errors import CheckpointError, ConfigError, did_you_mean
+from vlakit.hub import resolve
 from vlakit.policies.config import POLICIES, PolicyConfig
 from vlakit.policies.stored_config import read_policy_config
 from vlakit.processing.normalize import Stats

@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlakit.checkpoints.hub import resolve
 from vlakit.checkpoints.pretrained import read_config
 from vlakit.errors import CheckpointError
+from vlakit.hub import resolve
 from vlakit.policies.config import CONFIG_FILE, POLICIES, PolicyConfig, config_class
 
 

@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from vlakit.lazy import lazy_names
 
-__all__ = ["Pipeline", "load_processors"]
+__all__ = ["FastTokenizer", "Pipeline", "load_processors"]  # pyrefly: ignore[bad-dunder-all]
 
-_HOMES = {
-    "Pipeline": "vlakit.processing.pipeline",
-    # Pipelines hold steps of policies, so what loads them lives with the policies.
-    "load_processors": "vlakit.policies.processors",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import the module of a public name at its first use: torch takes a second to load."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "FastTokenizer": "vlakit.processing.fast.tokenizer",
+        "Pipeline": "vlakit.processing.pipeline",
+        # Pipelines hold steps of policies, so what loads them lives with the policies.
+        "load_processors": "vlakit.policies.processors",
+    },
+)

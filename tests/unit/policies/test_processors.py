@@ -11,8 +11,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from vlakit.checkpoints.hub import resolve
 from vlakit.errors import CheckpointError, ConfigError, DeviceError, ProcessingError, VlakitError
+from vlakit.hub import resolve
 from vlakit.policies.eo1.config import EO1Config
 from vlakit.policies.eo1.conversation import EO1_TOKENS
 from vlakit.policies.eo1.processor import make_processors

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vlakit.checkpoints.hub import resolve
+from vlakit.hub import resolve
 from vlakit.policies.eo1.conversation import EO1_TOKENS, ConversationTemplate
 from vlakit.processing.text import IMAGE_PAD, TextTokenizer
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vlakit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlakit.policies.eo1.config import EO1Config
@@ -11,15 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EO1Config", "EO1Policy"]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a class when it is asked for: the policy needs torch, its settings do not."""
-    if name == "EO1Policy":
-        from vlakit.policies.eo1.policy import EO1Policy
-
-        return EO1Policy
-    if name == "EO1Config":
-        from vlakit.policies.eo1.config import EO1Config
-
-        return EO1Config
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "EO1Config": "vlakit.policies.eo1.config",
+        "EO1Policy": "vlakit.policies.eo1.policy",
+    },
+)

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlakit.checkpoints.hub import presets, resolve
 from vlakit.checkpoints.pretrained import has_weights, load_state, read_config, stored_tensors
 from vlakit.errors import CheckpointError, ConfigError, ProcessingError
 from vlakit.features import ACTION, ACTION_IS_PAD, OBS_STATE
+from vlakit.hub import presets, resolve
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.base import Policy, require, resolve_device
 from vlakit.policies.config import PolicyConfig

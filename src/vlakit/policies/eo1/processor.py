@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vlakit.checkpoints.hub import resolve
 from vlakit.checkpoints.pretrained import read_json
 from vlakit.errors import CheckpointError, ConfigError, ProcessingError
 from vlakit.features import ACTION
+from vlakit.hub import resolve
 from vlakit.policies.eo1.config import EO1Config
 from vlakit.policies.eo1.conversation import (
     ACTION_PAD,

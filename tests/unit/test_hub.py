@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vlakit.checkpoints.hub import presets, push_folder, resolve
 from vlakit.errors import CheckpointError
+from vlakit.hub import presets, push_folder, resolve
 
 
 def test_folder_and_preset_are_found(tmp_path: Path) -> None:
