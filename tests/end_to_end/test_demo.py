@@ -20,10 +20,11 @@ def test_demo_records_trains_evaluates_and_reports(tmp_path: Path) -> None:
     assert main(["demo", f"--output_dir={folder}", *arguments]) == 0
 
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:video/mp4;base64,") == 8  # expert and three conditions, two tasks
-    assert page.count("<pre>vlakit ") == 5  # collect, train, three conditions
+    assert page.count("data:video/mp4;base64,") == 16  # expert, 3 conditions; 2 tasks, 2 policies
+    assert page.count("<pre>vlakit ") == 10  # collect, tokenizer, twice: train, 3 conditions
     kept = (folder / "dataset/meta/vlakit_collection.jsonl").read_text().splitlines()[1:]
     recorded = {json.loads(line)["seed"] for line in kept}
-    info = json.loads((folder / "eval/eval_info.json").read_text())
-    assert [entry["task"] for entry in info["per_task"]] == ["window-open-v3", "window-close-v3"]
-    assert all(recorded.isdisjoint(entry["seeds"]) for entry in info["per_task"])
+    for policy in ("eo1", "pi0_fast"):
+        tasks = json.loads((folder / policy / "eval/eval_info.json").read_text())["per_task"]
+        assert [entry["task"] for entry in tasks] == ["window-open-v3", "window-close-v3"]
+        assert all(recorded.isdisjoint(entry["seeds"]) for entry in tasks)

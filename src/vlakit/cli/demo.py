@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlakit demo`: the whole way from nothing to a policy that visibly works, and a page about it.
+"""`vlakit demo`: the whole way from nothing to policies that visibly work, and a page about them.
 
 It only types the commands that a person would type (`vlakit collect`, `train`, `eval`), in this
 process, and puts what they wrote into `report.html`.
@@ -15,12 +15,15 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from vlakit.cli.demo_steps import DemoFlags, plan
+from vlakit.cli.demo_flags import DemoFlags
+from vlakit.cli.demo_steps import plan
 from vlakit.cli.output_folder import check_can_be_made
 from vlakit.config import parse_flags
 from vlakit.errors import ConfigError
 
-SUMMARY = "Record experts, train EO-1 on them, evaluate it with controls, write a report."
+SUMMARY = (
+    "Record experts, train EO-1 and pi0-FAST on them, evaluate both with controls, write a report."
+)
 MARKER_FILE = "demo.json"
 REPORT_FILE = "report.html"
 
@@ -53,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     for row in report.rows:
         cells = zip(report.conditions, row.cells, strict=True)
         shown = ", ".join(f"{name} {cell.successes}/{cell.num_rollouts}" for name, cell in cells)
-        console.print(f"{row.task}: {shown}")
+        console.print(f"{row.policy}, {row.task}: {shown}")
     console.print(f"{report.summary} Open {path} in a browser.")
     return 0
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,20 @@ from typing import Any
 import torch
 
 from vlakit import __version__
-from vlakit.cli.demo_steps import CONDITIONS, DemoFlags, env_flags, plan
+from vlakit.cli.demo_costs import compare_costs
+from vlakit.cli.demo_flags import POLICY_NAMES, DemoFlags
+from vlakit.cli.demo_steps import CONDITIONS, RECORD, env_flags, plan
 from vlakit.config import parse_flags
 from vlakit.environments.config import EnvConfig
 from vlakit.environments.metaworld_tasks import INSTRUCTIONS
-from vlakit.evaluation.report import Report, RolloutVideo, SuccessCell, SuccessRow
+from vlakit.evaluation.report import (
+    LossCurve,
+    Report,
+    RolloutVideo,
+    SuccessCell,
+    SuccessRow,
+    VideoGroup,
+)
 from vlakit.evaluation.video import VideoFile
 
 
@@ -38,22 +47,25 @@ def make_report(flags: DemoFlags, seconds: Mapping[str, float], total_seconds: f
         seconds: How long each step took, by title.
         total_seconds: How long everything took.
     """
-    rows = [
-        SuccessRow(
-            task=task,
-            instruction=INSTRUCTIONS[task],
-            cells=[_cell(flags.output_dir / condition.folder, task) for condition in CONDITIONS],
-        )
-        for task in flags.tasks
-    ]
+    policies = flags.policy.names
+    names = [POLICY_NAMES[policy] for policy in policies]
+    experts = {task: _film_expert(flags, task) for task in flags.tasks}
     return Report(
-        title="EO-1 on Meta-World: one policy, two instructions",
+        title=f"{' and '.join(names)} on Meta-World: one set of demonstrations, two instructions",
         summary=f"Recorded, trained and evaluated in {total_seconds / 60:.1f} minutes.",
         conditions=[condition.name for condition in CONDITIONS],
         condition_notes=[condition.note for condition in CONDITIONS],
-        rows=rows,
-        loss=_losses(flags.output_dir / "train/log.jsonl"),
-        video_groups=[_videos(flags, task) for task in flags.tasks],
+        rows=[_success(flags, policy, task) for policy in policies for task in flags.tasks],
+        comparison=compare_costs(flags, seconds),
+        losses=[
+            LossCurve(title=name, points=_losses(flags.folder(policy) / "train/log.jsonl"))
+            for policy, name in zip(policies, names, strict=True)
+        ],
+        video_groups=[
+            _videos(flags, policy, task, experts[task])
+            for policy in policies
+            for task in flags.tasks
+        ],
         facts=_facts(flags, seconds),
         commands=[(step.title, step.command) for step in plan(flags)],
     )
@@ -64,9 +76,15 @@ def _task_entry(folder: Path, task: str) -> dict[str, Any]:
     return next(entry for entry in entries if entry["task"] == task)
 
 
-def _cell(folder: Path, task: str) -> SuccessCell:
-    successes = _task_entry(folder, task)["metrics"]["successes"]
-    return SuccessCell(successes=sum(successes), num_rollouts=len(successes))
+def _success(flags: DemoFlags, policy: str, task: str) -> SuccessRow:
+    folders = [flags.folder(policy) / condition.folder for condition in CONDITIONS]
+    successes = [_task_entry(folder, task)["metrics"]["successes"] for folder in folders]
+    return SuccessRow(
+        policy=POLICY_NAMES[policy],
+        task=task,
+        instruction=INSTRUCTIONS[task],
+        cells=[SuccessCell(successes=sum(each), num_rollouts=len(each)) for each in successes],
+    )
 
 
 def _losses(path: Path) -> list[tuple[int, float]]:
@@ -74,13 +92,11 @@ def _losses(path: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
-def _videos(flags: DemoFlags, task: str) -> list[RolloutVideo]:
+def _videos(flags: DemoFlags, policy: str, task: str, expert: Path) -> VideoGroup:
     """The expert and each condition's first rollout, all from the same start."""
-    film = flags.output_dir / "expert" / f"{task}.mp4"
-    _film_expert(flags, task, film)
-    videos = [RolloutVideo(path=film, caption=f"expert, “{INSTRUCTIONS[task]}”")]
+    videos = [RolloutVideo(path=expert, caption=f"expert, “{INSTRUCTIONS[task]}”")]
     for condition in CONDITIONS:
-        entry = _task_entry(flags.output_dir / condition.folder, task)
+        entry = _task_entry(flags.folder(policy) / condition.folder, task)
         videos.append(
             RolloutVideo(
                 path=Path(entry["metrics"]["video_paths"][0]),
@@ -88,10 +104,11 @@ def _videos(flags: DemoFlags, task: str) -> list[RolloutVideo]:
                 is_success=entry["metrics"]["successes"][0],
             )
         )
-    return videos
+    return VideoGroup(title=f"{POLICY_NAMES[policy]}, {task}", videos=videos)
 
 
-def _film_expert(flags: DemoFlags, task: str, path: Path) -> None:
+def _film_expert(flags: DemoFlags, task: str) -> Path:
+    path = flags.output_dir / "expert" / f"{task}.mp4"
     config = parse_flags(_EnvFlags, env_flags(flags), prog="vlakit demo").env
     environment = config.make(task)
     video = VideoFile(path, config.fps)
@@ -103,17 +120,15 @@ def _film_expert(flags: DemoFlags, task: str, path: Path) -> None:
     video.add(environment.render()[None])
     video.close()
     environment.close()
+    return path
 
 
-def _facts(flags: DemoFlags, seconds: Mapping[str, float]) -> list[tuple[str, str]]:
-    recording, training = seconds["Record demonstrations"], seconds["Train"]
-    evaluation = sum(seconds.values()) - recording - training
+def _facts(flags: DemoFlags, seconds: Mapping[str, float]) -> Sequence[tuple[str, str]]:
     machine = f"{os.cpu_count()} CPU cores ({platform.system()} {platform.machine()})"
     return [
-        ("demonstrations", f"{flags.episodes} per task, recorded in {recording:.0f} s"),
-        ("training", f"{flags.steps} steps of {flags.batch_size} frames in {training:.0f} s"),
-        ("evaluation", f"{flags.n_episodes} rollouts per task and condition, {evaluation:.0f} s"),
+        ("demonstrations", f"{flags.episodes} per task, recorded in {seconds[RECORD]:.0f} s"),
+        ("evaluation", f"{flags.n_episodes} rollouts per policy, task and condition"),
         ("seed", str(flags.seed)),
-        ("machine", f"{machine}, policy on {flags.device}"),
+        ("machine", f"{machine}, policies on {flags.device}"),
         ("versions", f"vlakit {__version__}, torch {torch.__version__}"),
     ]

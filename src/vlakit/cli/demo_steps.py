@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of the demo, flag by flag: the recipe that makes a small policy work.
-
-What decides, more than the size of the network: the workspace fills the picture, the recording is
-noisy while the recorded action is clean (so the policy learns to recover), pictures are shifted and
-brightened, and a step is cheap (9 image tokens, 40 tokens in all), so that there are many.
-"""
+"""The commands of the demo in order, flag by flag."""
 
 from __future__ import annotations
 
@@ -14,53 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlakit.cli.demo_flags import POLICY_NAMES, DemoFlags
+from vlakit.cli.demo_recipes import IMAGE_SIZE, fit_tokenizer, train
 from vlakit.environments.metaworld_tasks import INSTRUCTIONS
-from vlakit.errors import ConfigError, did_you_mean
 
-_SIZE = 84
-"""Side of the camera picture in pixels: 3 x 3 image tokens of 28, and no resizing."""
-_SEEDS_PER_RUN = 10_000
-"""Recording, training and rollouts of one --seed stay clear of those of the next."""
-_FIRST_ROLLOUT = 5_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoFlags:
-    """Flags of `vlakit demo`."""
-
-    output_dir: Path = Path("outputs/demo")
-    """Folder for everything; an earlier demo in it is replaced."""
-    tasks: tuple[str, str] = ("window-open-v3", "window-close-v3")
-    """Two Meta-World tasks that share a scene: each one's instruction is the other's control."""
-    episodes: int = 50
-    """Demonstrations per task."""
-    steps: int = 1500
-    """Training steps."""
-    batch_size: int = 64
-    """Frames per training step."""
-    n_episodes: int = 20
-    """Rollouts per task and condition."""
-    seed: int = 0
-    """Seed of the recording, the training and the rollouts."""
-    device: str = "cpu"
-    """Where the policy trains and acts: cpu, cuda or mps."""
-
-    def __post_init__(self) -> None:
-        least = {"episodes": 1, "steps": 1, "batch_size": 1, "n_episodes": 1, "seed": 0}
-        for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise ConfigError(f"--{name}={getattr(self, name)} must be {minimum} or more.")
-        for task in self.tasks:
-            if task not in INSTRUCTIONS:
-                raise ConfigError(
-                    f"--tasks: {task!r} is no Meta-World task, such as window-open-v3."
-                    + did_you_mean(task, INSTRUCTIONS)
-                )
-
-    @property
-    def first_rollout_seed(self) -> int:
-        """Far from every seed that the recording may have used."""
-        return self.seed * _SEEDS_PER_RUN + _FIRST_ROLLOUT
+RECORD, FIT_TOKENIZER = "Record demonstrations", "Fit the action tokenizer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +62,26 @@ CONDITIONS = (
 )
 
 
+def training_title(policy: str) -> str:
+    """Return what the training of a policy is called."""
+    return f"{POLICY_NAMES[policy]}: train"
+
+
 def plan(flags: DemoFlags) -> list[Step]:
     """Return every command of the demo in order."""
-    rollouts = [
-        Step(title=f"Evaluate: {condition.name}", arguments=_evaluate(flags, condition))
-        for condition in CONDITIONS
-    ]
-    return [
-        Step(title="Record demonstrations", arguments=_collect(flags)),
-        Step(title="Train", arguments=_train(flags)),
-        *rollouts,
-    ]
+    steps = [Step(title=RECORD, arguments=_collect(flags))]
+    for policy in flags.policy.names:
+        if policy == "pi0_fast":
+            steps.append(Step(title=FIT_TOKENIZER, arguments=fit_tokenizer(flags)))
+        steps.append(Step(title=training_title(policy), arguments=train(flags, policy)))
+        steps += [
+            Step(
+                title=f"{POLICY_NAMES[policy]}: evaluate, {condition.name}",
+                arguments=_evaluate(flags, policy, condition),
+            )
+            for condition in CONDITIONS
+        ]
+    return steps
 
 
 def env_flags(flags: DemoFlags) -> list[str]:
@@ -127,8 +89,8 @@ def env_flags(flags: DemoFlags) -> list[str]:
     return [
         "--env.type=metaworld",
         f"--env.task={','.join(flags.tasks)}",
-        f"--env.observation_height={_SIZE}",
-        f"--env.observation_width={_SIZE}",
+        f"--env.observation_height={IMAGE_SIZE}",
+        f"--env.observation_width={IMAGE_SIZE}",
         # The window has to cover enough pixels to be located.
         "--env.crop=[0.34,0.14,0.94,0.74]",
         "--env.episode_length=200",
@@ -141,56 +103,19 @@ def _collect(flags: DemoFlags) -> list[str]:
         *env_flags(flags),
         f"--episodes={flags.episodes}",
         "--noise=0.5",
-        f"--seed={flags.seed * _SEEDS_PER_RUN}",
+        f"--seed={flags.first_recording_seed}",
         "--vcodec=h264",
         "--repo_id=local/demo",
-        f"--root={flags.output_dir / 'dataset'}",
+        f"--root={flags.dataset}",
     ]
 
 
-def _train(flags: DemoFlags) -> list[str]:
-    brightness = {"type": "ColorJitter", "kwargs": {"brightness": [0.8, 1.2]}}
-    shift = {
-        "type": "RandomAffine",
-        "kwargs": {"translate": [0.05, 0.05], "degrees": 0, "fill": "edge"},
-    }
-    scaling = {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "QUANTILES"}
-    return [
-        "train",
-        "--dataset.repo_id=local/demo",
-        f"--dataset.root={flags.output_dir / 'dataset'}",
-        "--dataset.cache_frames=true",
-        "--dataset.image_transforms.enable=true",
-        "--dataset.image_transforms.max_num_transforms=2",
-        f"--dataset.image_transforms.tfs={json.dumps({'brightness': brightness, 'shift': shift})}",
-        "--policy.type=eo1",
-        "--policy.vlm_base=tiny-qwen2.5-vl",
-        "--policy.dtype=float32",
-        f"--policy.device={flags.device}",
-        f"--policy.image_min_pixels={_SIZE * _SIZE}",
-        f"--policy.image_max_pixels={_SIZE * _SIZE}",
-        "--policy.max_state_dim=4",
-        "--policy.max_action_dim=4",
-        f"--policy.normalization_mapping={json.dumps(scaling)}",
-        "--policy.optimizer_lr=1e-3",
-        "--policy.optimizer_weight_decay=0.01",
-        "--policy.scheduler_warmup_steps=50",
-        f"--policy.scheduler_decay_steps={flags.steps}",
-        "--policy.push_to_hub=false",
-        "--ema.enable=true",
-        "--ema.decay=0.99",
-        f"--steps={flags.steps}",
-        f"--batch_size={flags.batch_size}",
-        "--num_workers=0",
-        "--log_freq=20",
-        "--save_freq=0",
-        f"--seed={flags.seed}",
-        f"--output_dir={flags.output_dir / 'train'}",
-    ]
+def checkpoint(flags: DemoFlags, policy: str) -> Path:
+    """Return the checkpoint that is evaluated: averaged weights of the last step."""
+    return flags.folder(policy) / "train/checkpoints/last/pretrained_model_ema"
 
 
-def _evaluate(flags: DemoFlags, condition: Condition) -> list[str]:
-    checkpoint = flags.output_dir / "train/checkpoints/last/pretrained_model_ema"
+def _evaluate(flags: DemoFlags, policy: str, condition: Condition) -> list[str]:
     controls = ["--eval.blank_images=true"] if condition.blanks_images else []
     if condition.swaps_instructions:
         told = {
@@ -200,12 +125,12 @@ def _evaluate(flags: DemoFlags, condition: Condition) -> list[str]:
         controls.append(f"--eval.instructions={json.dumps(told)}")
     return [
         "eval",
-        f"--policy.path={checkpoint}",
+        f"--policy.path={checkpoint(flags, policy)}",
         f"--policy.device={flags.device}",
         *env_flags(flags),
         f"--eval.n_episodes={flags.n_episodes}",
         "--eval.max_videos=1",
         *controls,
         f"--seed={flags.first_rollout_seed}",
-        f"--output_dir={flags.output_dir / condition.folder}",
+        f"--output_dir={flags.folder(policy) / condition.folder}",
     ]

@@ -34,6 +34,8 @@ class SuccessRow:
     task: str
     instruction: str
     cells: Sequence[SuccessCell]
+    policy: str = ""
+    """Which policy acted, where the page compares several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,34 @@ class RolloutVideo:
     path: Path
     caption: str
     is_success: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoGroup:
+    """Videos that belong side by side."""
+
+    title: str
+    videos: Sequence[RolloutVideo]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCurve:
+    """The training loss of one policy. Losses of different policies have different units."""
+
+    title: str
+    points: Sequence[tuple[int, float]]
+    """(step, loss) pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A table: one column per policy, one row per quantity."""
+
+    policies: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    """Name of the quantity, then its value for each policy."""
+    note: str = ""
+    """What the figures show, and what they do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +86,10 @@ class Report:
     rows: Sequence[SuccessRow]
     condition_notes: Sequence[str] = ()
     """One sentence per condition that says what was done and what to expect of it."""
-    loss: Sequence[tuple[int, float]] = ()
-    """(step, training loss) pairs."""
-    video_groups: Sequence[Sequence[RolloutVideo]] = ()
-    """Videos that belong side by side."""
+    comparison: Comparison | None = None
+    """Speeds and sizes of the policies, beside one another."""
+    losses: Sequence[LossCurve] = ()
+    video_groups: Sequence[VideoGroup] = ()
     facts: Sequence[tuple[str, str]] = field(default_factory=tuple)
     """Name and value of what a reader wants to know: times, sizes, versions."""
     commands: Sequence[tuple[str, str]] = field(default_factory=tuple)
@@ -76,8 +106,9 @@ def write_report(report: Report, path: Path) -> None:
         f"<h1>{escape(report.title)}</h1><p class='lead'>{escape(report.summary)}</p>",
         "<h2>Success</h2>",
         _success_table(report),
+        _comparison(report.comparison),
         _videos(report.video_groups),
-        "<h2>Training loss</h2>" + loss_curve_svg(report.loss) if report.loss else "",
+        _losses(report.losses),
         _facts(report.facts),
         _commands(report.commands),
         "</body></html>",
@@ -86,13 +117,16 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def _success_table(report: Report) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in ["task", *report.conditions])
+    has_policies = any(row.policy for row in report.rows)
+    columns = [*(["policy"] if has_policies else []), "task", *report.conditions]
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = []
     for row in report.rows:
-        name = (
+        names = [f"<th>{escape(row.policy)}</th>"] if has_policies else []
+        names.append(
             f"<td>{escape(row.task)}<br><span class='mute'>“{escape(row.instruction)}”</span></td>"
         )
-        body.append(f"<tr>{name}{''.join(_cell(cell) for cell in row.cells)}</tr>")
+        body.append(f"<tr>{''.join([*names, *map(_cell, row.cells)])}</tr>")
     notes = zip(report.conditions, report.condition_notes, strict=False)
     legend = "".join(f"<li><b>{escape(name)}</b>: {escape(note)}</li>" for name, note in notes)
     return (
@@ -114,14 +148,35 @@ def _cell(cell: SuccessCell) -> str:
     )
 
 
-def _videos(groups: Sequence[Sequence[RolloutVideo]]) -> str:
+def _comparison(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in ["", *comparison.policies])
+    rows = ""
+    for name, values in comparison.rows:
+        cells = "".join(f"<td>{escape(value)}</td>" for value in values)
+        rows += f"<tr><th>{escape(name)}</th>{cells}</tr>"
+    note = f"<p class='mute'>{escape(comparison.note)}</p>" if comparison.note else ""
+    return f"<h2>Cost</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
+
+
+def _videos(groups: Sequence[VideoGroup]) -> str:
     if not groups:
         return ""
     blocks = []
     for group in groups:
-        figures = "".join(_figure(video) for video in group)
-        blocks.append(f"<div class='group'>{figures}</div>")
+        figures = "".join(_figure(video) for video in group.videos)
+        blocks.append(f"<h3>{escape(group.title)}</h3><div class='group'>{figures}</div>")
     return "<h2>Rollouts</h2>" + "".join(blocks)
+
+
+def _losses(curves: Sequence[LossCurve]) -> str:
+    drawn = [
+        f"<h3>{escape(curve.title)}</h3>{loss_curve_svg(curve.points)}"
+        for curve in curves
+        if curve.points
+    ]
+    return "<h2>Training loss</h2>" + "".join(drawn) if drawn else ""
 
 
 def _figure(video: RolloutVideo) -> str:

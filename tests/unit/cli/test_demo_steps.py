@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from vlakit.cli.demo import prepare_folder
-from vlakit.cli.demo_steps import DemoFlags, plan
+from vlakit.cli.demo_flags import DemoFlags, DemoPolicies
+from vlakit.cli.demo_steps import plan
 from vlakit.cli.main import COMMANDS
 from vlakit.errors import ConfigError
 
@@ -28,7 +29,28 @@ def test_each_task_is_tried_with_the_other_ones_instruction() -> None:
         for flag in step.arguments
         if flag.startswith("--eval.instructions=")
     ]
-    assert told == [{"window-open-v3": "close the window", "window-close-v3": "open the window"}]
+    swapped = {"window-open-v3": "close the window", "window-close-v3": "open the window"}
+    assert told == [swapped, swapped]  # one per policy
+
+
+def test_both_policies_learn_from_the_same_recording() -> None:
+    trainings = [step.arguments for step in plan(DemoFlags()) if step.arguments[0] == "train"]
+    assert [_value(arguments, "--policy.type") for arguments in trainings] == ["eo1", "pi0_fast"]
+    assert len({_value(arguments, "--dataset.root") for arguments in trainings}) == 1
+
+
+def test_one_policy_alone_needs_only_its_own_steps() -> None:
+    only = DemoFlags(policy=DemoPolicies(type="eo1"))
+    assert [step.arguments[0] for step in plan(only)] == ["collect", "train", *["eval"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("eo1,pi0-fast", "Did you mean 'pi0_fast'"), ("eo1,eo1", "names a policy twice")],
+)
+def test_policies_without_a_recipe_are_refused(given: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DemoPolicies(type=given)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7])

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from vlakit.evaluation.report import (
+    Comparison,
+    LossCurve,
     Report,
     RolloutVideo,
     SuccessCell,
     SuccessRow,
+    VideoGroup,
     loss_curve_svg,
     write_report,
 )
@@ -44,13 +47,23 @@ def _report(video: Path) -> Report:
         summary="Took 7 minutes.",
         conditions=["policy", "blank"],
         condition_notes=["as recorded", "grey pictures"],
-        rows=[SuccessRow(task="drawer-open-v3", instruction="open the drawer", cells=cells)],
-        loss=[(20, 1.2), (40, 0.6), (60, 0.3)],
+        rows=[
+            SuccessRow(policy=policy, task="drawer-open-v3", instruction="open it", cells=cells)
+            for policy in ("A", "B<")
+        ],
+        comparison=Comparison(policies=["A", "B<"], rows=[("latency", ["2 ms", "3 ms"])], note="n"),
+        losses=[
+            LossCurve(title="A", points=[(20, 1.2), (40, 0.6)]),
+            LossCurve(title="B", points=[]),
+        ],
         video_groups=[
-            [
-                RolloutVideo(path=video, caption="expert"),
-                RolloutVideo(path=video, caption="policy", is_success=False),
-            ]
+            VideoGroup(
+                title="A, drawer",
+                videos=[
+                    RolloutVideo(path=video, caption="expert"),
+                    RolloutVideo(path=video, caption="policy", is_success=False),
+                ],
+            )
         ],
         facts=[("seed", "3")],
         commands=[("Train", "vlakit train --seed=3")],
@@ -82,6 +95,13 @@ def test_page_holds_its_videos_and_asks_for_no_other_file(page: str) -> None:
     assert page.count("data:video/mp4;base64,bm90IHJlYWxseSBhIGZpbG0=") == 2
     assert not re.search(r"""(src|href)=['"](?!data:)""", page)
     assert page.count("<b class='bad'>failure</b>") == 1
+
+
+def test_page_compares_policies_and_leaves_out_what_is_empty(page: str) -> None:
+    assert "<tr><th>latency</th><td>2 ms</td><td>3 ms</td></tr>" in page
+    assert page.count("<th>B&lt;</th>") == 2  # a row of the success table, a column of the costs
+    assert "<th>policy</th><th>task</th>" in page
+    assert page.count("<svg") == 1
 
 
 def test_page_gives_the_commands(page: str) -> None:
