@@ -8,18 +8,22 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import draccus
 
 from vlakit.config import decode, encode
+from vlakit.config.schema import field_default
 from vlakit.errors import ConfigError, did_you_mean
 from vlakit.features import ACTION, OBS_STATE, FeatureType, PolicyFeature
 from vlakit.files import write_json
 
 CONFIG_FILE = "config.json"
 
-POLICIES: dict[str, tuple[str, str]] = {"eo1": ("vlakit.policies.eo1", "EO1")}
+POLICIES: dict[str, tuple[str, str]] = {
+    "eo1": ("vlakit.policies.eo1", "EO1"),
+    "pi0_fast": ("vlakit.policies.pi0_fast", "PI0Fast"),
+}
 """`--policy.type` -> package and the prefix of its classes (EO1Policy, EO1Config)."""
 
 _ConfigT = TypeVar("_ConfigT", bound="PolicyConfig")
@@ -31,6 +35,9 @@ class PolicyConfig(draccus.ChoiceRegistry):
 
     Every policy also declares `normalization_mapping`, at the place where LeRobot's file has it.
     """
+
+    own_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that LeRobot lacks; the file holds them only where they are not the default."""
 
     n_obs_steps: int = 1
     """Observations per call. The policies of this package look at the current one only."""
@@ -84,8 +91,16 @@ class PolicyConfig(draccus.ChoiceRegistry):
         return self.output_features.get(ACTION)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of LeRobot's `config.json`: `type` first, then the fields in order."""
-        return encode(self)
+        """Return the content of LeRobot's `config.json`: `type` first, then the fields in order.
+
+        A field that LeRobot lacks is left out while it has its default. LeRobot reads such a file,
+        and refuses any other rather than running the policy in another way.
+        """
+        entries = encode(self)
+        for name in self.own_fields:
+            if entries[name] == encode(field_default(type(self), name)):
+                del entries[name]
+        return entries
 
     @classmethod
     def from_json(
@@ -121,7 +136,7 @@ class PolicyConfig(draccus.ChoiceRegistry):
             ConfigError: for a name that is no field, with the nearest one, or a value that the
                 field cannot take.
         """
-        entries = self.to_json()
+        entries = encode(self)
         kind = entries.pop("type")
         for name, value in overrides.items():
             if name not in entries:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def save_companions(config: PolicyConfig, origin: Origin | None, folder: Path) -
 
 
 def _overridden(config: PolicyConfig, overrides: Mapping[str, Any]) -> PolicyConfig:
-    names = set(config.to_json()) - {"type"}
+    names = {field.name for field in dataclasses.fields(config)}
     for name in overrides:
         if name not in names:
             raise ConfigError(

@@ -199,6 +199,8 @@ class TrainFlags:
 def split_by_reader(flags: TrainFlags) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return `train_config.json` (LeRobot's keys) and `vlakit_config.json` (ours)."""
     shared = encode(flags)
+    if flags.policy is not None:
+        shared["policy"] = flags.policy.to_json()
     own: dict[str, Any] = {}
     for name in OWN_KEYS:
         _move(shared, own, list(name.split(".")))

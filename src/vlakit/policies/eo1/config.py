@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vlakit.errors import ConfigError, did_you_mean
+from vlakit.errors import ConfigError
 from vlakit.features import ACTION, OBS_STATE, FeatureType, NormalizationMode, PolicyFeature
 from vlakit.policies.config import PolicyConfig
+from vlakit.policies.config_checks import check_chunk, check_normalization, check_vector, expect
 
 
 def _normalization() -> dict[str, NormalizationMode]:
@@ -96,7 +97,7 @@ class EO1Config(PolicyConfig):
     def __post_init__(self) -> None:
         _check_counts(self)
         _check_time(self)
-        _check_normalization(self)
+        check_normalization(self)
         _check_width(self, "state", self.state_feature, self.max_state_dim)
         _check_width(self, "action", self.action_feature, self.max_action_dim)
 
@@ -169,13 +170,9 @@ def _check_counts(config: EO1Config) -> None:
         "n_obs_steps",
     )
     for name in names:
-        _expect(getattr(config, name) >= 1, config, name, "at least 1")
-    _expect(config.n_obs_steps == 1, config, "n_obs_steps", "1: EO-1 looks at one observation")
-    if config.n_action_steps > config.chunk_size:
-        raise ConfigError(
-            f"--policy.n_action_steps={config.n_action_steps} must be between 1 and "
-            f"--policy.chunk_size={config.chunk_size}: a chunk holds only that many actions."
-        )
+        expect(getattr(config, name) >= 1, config, name, "at least 1")
+    expect(config.n_obs_steps == 1, config, "n_obs_steps", "1: EO-1 looks at one observation")
+    check_chunk(config)
     if config.image_max_pixels < config.image_min_pixels:
         raise ConfigError(
             f"--policy.image_max_pixels={config.image_max_pixels} must be at least "
@@ -186,8 +183,8 @@ def _check_counts(config: EO1Config) -> None:
 def _check_time(config: EO1Config) -> None:
     for name in ("time_sampling_beta_alpha", "time_sampling_beta_beta", "min_period"):
         value = getattr(config, name)
-        _expect(math.isfinite(value) and value > 0, config, name, "a positive number")
-    _expect(
+        expect(math.isfinite(value) and value > 0, config, name, "a positive number")
+    expect(
         config.max_period > config.min_period,
         config,
         "max_period",
@@ -195,36 +192,13 @@ def _check_time(config: EO1Config) -> None:
     )
 
 
-def _check_normalization(config: EO1Config) -> None:
-    kinds = [kind.value for kind in FeatureType]
-    for kind in config.normalization_mapping:
-        if kind not in kinds:
-            raise ConfigError(
-                f"--policy.normalization_mapping has {kind!r}; expected types of features "
-                f"({', '.join(kinds)}).{did_you_mean(kind, kinds)}"
-            )
-
-
 def _check_width(
     config: EO1Config, what: str, feature: PolicyFeature | None, max_width: int
 ) -> None:
-    if feature is None:
-        return
-    if len(feature.shape) != 1:
-        raise ConfigError(
-            f"the {what} feature has shape {list(feature.shape)}; expected one axis. "
-            f"Flatten the {what} in the dataset."
-        )
-    if feature.shape[0] > max_width:
+    check_vector(what, feature)
+    if feature is not None and feature.shape[0] > max_width:
         raise ConfigError(
             f"the {what} has {feature.shape[0]} dimensions, more than "
             f"--policy.max_{what}_dim={max_width}. Raise --policy.max_{what}_dim for a new policy, "
             "or choose a checkpoint that is wide enough."
-        )
-
-
-def _expect(condition: bool, config: EO1Config, name: str, expected: str) -> None:
-    if not condition:
-        raise ConfigError(
-            f"--policy.{name}={getattr(config, name)}; expected {expected}. Correct the value."
         )
