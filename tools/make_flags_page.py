@@ -122,11 +122,11 @@ def page() -> str:
         "<!-- Written by tools/make_flags_page.py: change the dataclasses, then run it again. -->",
         "# Flags",
         "",
-        "Flags are `--name=value` or `--name value`. Booleans need a value, lists and dictionaries "
-        "are JSON, `null` means none. `--config_path=FILE` reads the same names from a YAML or "
-        "JSON file; flags win over it. `--help` shows the flags of a command, with those of the "
-        "types given (`--policy.type=eo1 --env.type=metaworld`); `--debug` shows the traceback of "
-        "an error.",
+        "Flags are `--name=value` or `--name value`. A boolean that stands alone is true, lists "
+        "and dictionaries are JSON, `null` means none. `--config_path=FILE` reads the same names "
+        "from a YAML or JSON file; flags win over it. `--help` shows the flags of a command, with "
+        "those of the types given (`--policy.type=eo1 --env.type=metaworld`); `--debug` shows the "
+        "traceback of an error.",
         "",
         "Names and defaults are those of LeRobot 0.6.1; the column *LeRobot* names what differs.",
         "",

@@ -62,12 +62,14 @@ def parse_flags(
         ConfigError: A flag or key is unknown, lacks a value or does not fit its field.
     """
     extras = dict(extra_flags or {})
-    pairs = split_arguments(argv)
+    given = split_arguments(argv)
+    pairs = [(name, "true" if text is None else text) for name, text in given]
     config_path = next((text for name, text in reversed(pairs) if name == "config_path"), None)
     pairs = [(name, text) for name, text in pairs if name not in ("config_path", "help")]
     wants_help = any(argument in ("--help", "-h") for argument in argv)
     from_file = read_config_file(Path(config_path)) if config_path and not wants_help else {}
     raw = merged(from_file, nested(pairs))
+    _check_values(cls, [name for name, text in given if text is None], raw)
     if wants_help:
         from vlakit.config.help import render_help
 
@@ -102,6 +104,14 @@ def _mapping_defaults(cls: Any, keys: Sequence[str], raw: Mapping[str, Any]) -> 
     if chosen is None:
         return {}
     return {head: _mapping_defaults(chosen, rest, value if isinstance(value, Mapping) else {})}
+
+
+def _check_values(cls: type, names: Sequence[str], raw: Mapping[str, Any]) -> None:
+    """Raise when a flag that stands alone is no boolean."""
+    booleans = {f.name for f in walk_flags(cls, raw) if f.type_name in ("bool", "bool or null")}
+    for name in names:
+        if name not in booleans and name != "help":
+            raise ConfigError(f"--{name} has no value; write --{name}=..., e.g. --{name}=true.")
 
 
 def _check_flags(

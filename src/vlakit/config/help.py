@@ -13,7 +13,7 @@ from typing import Any
 from vlakit.config.schema import Flag, walk_flags
 
 SYNTAX = (
-    "Flags are --name=value or --name value; booleans need a value (=true or =false), lists and "
+    "Flags are --name=value or --name value; a boolean that stands alone is true, lists and "
     'dictionaries are JSON (\'{"a": "b"}\'), null means none. --config_path=FILE reads the same '
     "names from a YAML or JSON file, and flags win over it."
 )

@@ -34,9 +34,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return raw
 
 
-def split_arguments(argv: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (name, text) of every flag; accepts `--name=value` and `--name value`."""
-    pairs: list[tuple[str, str]] = []
+def split_arguments(argv: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Return (name, text) of every flag; accepts `--name=value` and `--name value`.
+
+    The text of a flag that stands alone is None: a boolean's is true, others lack their value.
+    """
+    pairs: list[tuple[str, str | None]] = []
     arguments = list(argv)
     while arguments:
         argument = arguments.pop(0)
@@ -46,11 +49,12 @@ def split_arguments(argv: Sequence[str]) -> list[tuple[str, str]]:
         if not argument.startswith("--") or argument == "--":
             raise ConfigError(f"{argument!r} is not a flag; flags look like --name=value.")
         name, equals, text = argument[2:].partition("=")
-        if not equals:
-            if not arguments or arguments[0].startswith("--"):
-                raise ConfigError(f"--{name} has no value; write --{name}=..., e.g. --{name}=true.")
-            text = arguments.pop(0)
-        pairs.append((name, text))
+        if equals:
+            pairs.append((name, text))
+        elif not arguments or arguments[0].startswith("--"):
+            pairs.append((name, None))
+        else:
+            pairs.append((name, arguments.pop(0)))
     return pairs
 
 

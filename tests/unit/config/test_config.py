@@ -76,6 +76,12 @@ def parse(*arguments: str, **kwargs: Any) -> Flags:
     return parse_flags(Flags, [*BASE, *arguments], prog="test", **kwargs)
 
 
+def test_a_boolean_that_stands_alone_is_true() -> None:
+    assert parse("--verbose", "--steps=3") == parse("--steps=3", "--verbose")
+    assert parse("--verbose").verbose
+    assert not parse("--verbose", "false").verbose
+
+
 def test_flags_take_an_equals_sign_or_a_space() -> None:
     flags = parse("--steps=3", "--lr", "1e-4", "--verbose", "true", "--out=folder")
     assert (flags.steps, flags.lr, flags.verbose) == (3, 1e-4, True)
@@ -129,7 +135,7 @@ def test_a_whole_dictionary_replaces_the_default() -> None:
         (["--steps=2.5"], "--steps=2.5: expected int."),
         (["--verbose=maybe"], "--verbose=maybe: expected bool."),
         (["--steps", "--lr=2"], "--steps has no value; write --steps=..., e.g. --steps=true."),
-        (["--verbose"], "--verbose has no value"),
+        (["--engine.type=steam", "--engine.pressure"], "--engine.pressure has no value"),
         (["steps=3"], "'steps=3' is not a flag; flags look like --name=value."),
         (["--track.episodes=5"], "--track.episodes=5: expected list[int] or null."),
         (["--engine.type=steam", "--engine.kind=lo"], "expected one of low, high."),
