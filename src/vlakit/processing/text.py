@@ -108,6 +108,19 @@ class TextTokenizer:
             )
         return found
 
+    @property
+    def base_size(self) -> int:
+        """Number of tokens of the model itself, added ones not counted."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=False)
+
+    def find(self, token: str) -> int | None:
+        """Return the id of a token, or None when the vocabulary does not have it."""
+        return self._tokenizer.token_to_id(token)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the vocabulary's piece of every id."""
+        return [str(self._tokenizer.id_to_token(id_)) for id_ in ids]
+
     def check_ids(
         self, tokens: Sequence[str], vocab_size: int | None, expected: Mapping[str, int]
     ) -> None:
