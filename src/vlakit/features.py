@@ -52,6 +52,16 @@ class NormalizationMode(StrEnum):
     QUANTILE10 = "QUANTILE10"
 
 
+NEEDED_STATS: dict[NormalizationMode, tuple[str, ...]] = {
+    NormalizationMode.IDENTITY: (),
+    NormalizationMode.MEAN_STD: ("mean", "std"),
+    NormalizationMode.MIN_MAX: ("min", "max"),
+    NormalizationMode.QUANTILES: ("q01", "q99"),
+    NormalizationMode.QUANTILE10: ("q10", "q90"),
+}
+"""Statistics that a mode scales by, in the order of the formulas in `processing/normalize.py`."""
+
+
 @dataclass(frozen=True)
 class PolicyFeature:
     """One input or output of a policy. Images are (channels, height, width)."""

@@ -26,18 +26,18 @@ import torch
 from torch import Tensor
 
 from vlakit.errors import CheckpointError, ProcessingError
-from vlakit.features import ACTION, OBS_PREFIX, FeatureType, NormalizationMode, PolicyFeature
+from vlakit.features import (
+    ACTION,
+    NEEDED_STATS,
+    OBS_PREFIX,
+    FeatureType,
+    NormalizationMode,
+    PolicyFeature,
+)
 from vlakit.processing.step import Step
 
 logger = logging.getLogger(__name__)
 
-NEEDED_STATS: dict[NormalizationMode, tuple[str, ...]] = {
-    NormalizationMode.IDENTITY: (),
-    NormalizationMode.MEAN_STD: ("mean", "std"),
-    NormalizationMode.MIN_MAX: ("min", "max"),
-    NormalizationMode.QUANTILES: ("q01", "q99"),
-    NormalizationMode.QUANTILE10: ("q10", "q90"),
-}
 NEAR_CONSTANT_RELATIVE = 1e-6
 NEAR_CONSTANT_ABSOLUTE = 1e-8
 FLOOR_FRACTION = 1e-2
