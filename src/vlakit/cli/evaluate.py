@@ -134,7 +134,7 @@ def run(flags: EvalFlags, overrides: Mapping[str, Any], console: Console) -> Eva
             flags.env,
             flags.eval,
             seed=flags.seed,
-            video_dir=output_dir / "videos",
+            output_dir=output_dir,
             rename_map=flags.rename_map,
             console=console,
         )
@@ -174,7 +174,7 @@ def training_rollouts(
             env,
             config,
             seed=flags.seed or 0,
-            video_dir=output_dir / "eval" / f"videos_step_{step:06d}",
+            output_dir=output_dir / "eval" / f"step_{step:06d}",
             rename_map=flags.rename_map,
         )
         overall = result.to_json()["overall"]

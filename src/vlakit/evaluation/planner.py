@@ -17,7 +17,7 @@ from vlakit.environments.base import EnvConfig
 from vlakit.errors import ConfigError, did_you_mean
 from vlakit.evaluation.config import EvalConfig
 from vlakit.evaluation.results import EvaluationResult
-from vlakit.evaluation.rollout import EpisodeMemory, evaluate
+from vlakit.evaluation.rollout import EpisodeMemory, Plan, Undecodable, evaluate
 from vlakit.features import ACTION, OBS_STATE, TASK, PolicyFeature, policy_features
 from vlakit.policies.base import Policy
 from vlakit.policies.config import PolicyConfig
@@ -46,16 +46,19 @@ class PolicyPlanner:
 
     def plan(
         self, observations: Sequence[Mapping[str, NDArray[Any]]], memories: Sequence[EpisodeMemory]
-    ) -> list[NDArray[np.float32]]:
+    ) -> list[Plan]:
         """Return one chunk (n_action_steps, action_dim) per episode; see `Planner`."""
         raw = stack_observations(observations) | {TASK: [memory.instruction for memory in memories]}
         with torch.inference_mode():
             batch = self._preprocess(raw)
             generators = [memory.generator for memory in memories]
             noise = self._policy.make_noise(len(memories), generators)
-            actions = self._policy.predict_action_chunk(batch, noise=noise)
+            actions, failures = self._policy.try_action_chunk(batch, noise=noise)
             real = self._postprocess(actions[:, : self._num_steps])
-        return list(real.float().cpu().numpy())  # each (n_action_steps, action_dim)
+        chunks: list[Plan] = list(real.float().cpu().numpy())  # each (n_action_steps, action_dim)
+        for row, reason in failures.items():
+            chunks[row] = Undecodable(reason, self._num_steps)
+        return chunks
 
 
 def stack_observations(observations: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def evaluate_policy(
     eval_config: EvalConfig,
     *,
     seed: int,
-    video_dir: Path | None = None,
+    output_dir: Path | None = None,
     rename_map: Mapping[str, str] | None = None,
     console: Console | None = None,
 ) -> EvaluationResult:
@@ -88,7 +91,7 @@ def evaluate_policy(
         env_config: Simulator and tasks.
         eval_config: How many rollouts, and controls.
         seed: First seed.
-        video_dir: Where videos go, a folder per task; None records none.
+        output_dir: Where `episodes.jsonl`, videos and traces go; None writes nothing.
         rename_map: Names of the environment to the policy's, for the check before the first step.
         console: Where progress is shown; None is stderr.
 
@@ -106,7 +109,7 @@ def evaluate_policy(
             env_config,
             eval_config,
             seed=seed,
-            video_dir=video_dir,
+            output_dir=output_dir,
             console=console,
         )
     finally:

@@ -90,6 +90,17 @@ class Policy(nn.Module, Generic[ConfigT]):
     def predict_action_chunk(self, batch: Mapping[str, Any], noise: Tensor | None = None) -> Tensor:
         """Return normalised actions, (batch, horizon, action_dim) float32."""
 
+    def try_action_chunk(
+        self, batch: Mapping[str, Any], noise: Tensor | None = None
+    ) -> tuple[Tensor, dict[int, str]]:
+        """As `predict_action_chunk`, for policies that generate tokens which may spell no chunk.
+
+        Returns:
+            Normalised actions, (batch, horizon, action_dim) float32, NaN in the rows that could not
+            be decoded, and the reason for each of these rows.
+        """
+        return self.predict_action_chunk(batch, noise=noise), {}
+
     def make_noise(self, batch_size: int, generators: Sequence[torch.Generator]) -> Tensor | None:
         """Return noise for one chunk per row, each from its own generator; None if not needed."""
         return None

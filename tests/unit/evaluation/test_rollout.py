@@ -19,8 +19,8 @@ from vlakit.environments.messages import Message
 from vlakit.environments.session import EnvironmentSession
 from vlakit.errors import ActionDecodeError, SimulatorError
 from vlakit.evaluation.config import EvalConfig
-from vlakit.evaluation.results import EvaluationResult
-from vlakit.evaluation.rollout import EpisodeMemory, evaluate
+from vlakit.evaluation.results import EpisodeResult, EvaluationResult
+from vlakit.evaluation.rollout import EpisodeMemory, Undecodable, evaluate
 from vlakit.features import OBS_IMAGE, OBS_STATE
 
 QUIET = Console(quiet=True)
@@ -51,11 +51,11 @@ class HistoryPlanner:
 
 
 def run(
-    config: EvalConfig, task: str = "push", video_dir: Path | None = None, **env: Any
+    config: EvalConfig, task: str = "push", output_dir: Path | None = None, **env: Any
 ) -> tuple[EvaluationResult, HistoryPlanner]:
     planner = HistoryPlanner()
     env_config = ToyEnvConfig(task=task, goal=1.0, **env)
-    result = evaluate(planner, env_config, config, seed=7, video_dir=video_dir, console=QUIET)
+    result = evaluate(planner, env_config, config, seed=7, output_dir=output_dir, console=QUIET)
     return result, planner
 
 
@@ -103,10 +103,12 @@ def test_words_can_be_given_per_task() -> None:
 
 def test_videos_play_and_have_every_step(tmp_path: Path) -> None:
     config = EvalConfig(n_episodes=3, batch_size=2, use_async_envs=False, max_videos=2)
-    result, _ = run(config, video_dir=tmp_path, size=17)
+    result, _ = run(config, output_dir=tmp_path, size=17)
     paths = [episode.video_path for episode in result.episodes]
     assert paths[2] is None
-    assert paths[:2] == [str(tmp_path / f"push_0/eval_episode_{index}.mp4") for index in (0, 1)]
+    assert paths[:2] == [
+        str(tmp_path / f"videos/push_0/eval_episode_{index}.mp4") for index in (0, 1)
+    ]
     for episode in result.episodes[:2]:
         with av.open(episode.video_path) as container:
             stream = container.streams.video[0]
@@ -119,7 +121,7 @@ def test_videos_play_and_have_every_step(tmp_path: Path) -> None:
 def test_a_rollout_that_breaks_leaves_no_open_file(tmp_path: Path) -> None:
     config = EvalConfig(n_episodes=2, batch_size=1)
     with pytest.raises(SimulatorError, match="the point fell off the table"):
-        run(config, task="crash", video_dir=tmp_path)
+        run(config, task="crash", output_dir=tmp_path)
 
 
 def test_actions_that_are_no_numbers_are_refused() -> None:
@@ -135,6 +137,69 @@ def test_actions_that_are_no_numbers_are_refused() -> None:
             seed=7,
             console=QUIET,
         )
+
+
+class NeverDecodes(HistoryPlanner):
+    """Gives a chunk at the plans named, tokens that spell none at the others."""
+
+    def __init__(self, decodes_at: Sequence[int]) -> None:
+        super().__init__()
+        self.decodes_at = decodes_at
+
+    def plan(self, observations: Any, memories: Any) -> list[Any]:
+        chunks = super().plan(observations, memories)
+        return [
+            np.tile(np.array([0.05, 0.0, -0.1]) * (memory.num_plans + 1), (3, 1))
+            if memory.num_plans in self.decodes_at
+            else Undecodable("7 coefficients, expected 9", 3)
+            for _, memory in zip(chunks, memories, strict=True)
+        ]
+
+
+def undecodable(decodes_at: Sequence[int], output_dir: Path | None = None) -> EvaluationResult:
+    config = EvalConfig(n_episodes=2, batch_size=2, use_async_envs=False)
+    env = ToyEnvConfig(task="fail", episode_length=12)
+    planner = NeverDecodes(decodes_at)
+    return evaluate(planner, env, config, seed=7, output_dir=output_dir, console=QUIET)
+
+
+def test_a_plan_that_cannot_be_decoded_holds_the_last_action_and_is_counted() -> None:
+    held = undecodable([0, 2])
+    for episode in held.episodes:
+        assert (episode.decode_failures, episode.num_plans, episode.num_steps) == (2, 4, 12)
+        assert episode.ended == "time_limit"
+        start = np.random.default_rng(episode.seed).uniform(-1, 1, 3)[0]
+        # Two plans of 0.05 (the second one held), then two of 0.15 (the second one held).
+        where = start + np.cumsum([0.05] * 6 + [0.15] * 6)
+        assert episode.sum_reward == pytest.approx(where.sum(), abs=1e-6)
+
+
+def test_without_a_first_action_there_is_nothing_to_hold(tmp_path: Path) -> None:
+    result = undecodable([1], tmp_path)
+    for episode in result.episodes:
+        assert (episode.ended, episode.num_steps, episode.success) == ("undecodable", 0, False)
+        assert episode.reason == "7 coefficients, expected 9"
+    info = result.to_json()["overall"]
+    assert (info["n_episodes"], info["decode_failures"], info["pc_success"]) == (2, 2, 0)
+    json.dumps(info, allow_nan=False)
+
+
+def test_every_rollout_is_a_line_of_the_log(tmp_path: Path) -> None:
+    config = EvalConfig(n_episodes=3, batch_size=2, use_async_envs=False, max_videos=1)
+    result, _ = run(config, task="push,fail", output_dir=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "episodes.jsonl").read_text().splitlines()]
+    assert len(lines) == 6
+    by_key = {(line["task"], line["seed"]): line for line in lines}
+    for task in result.tasks:
+        for episode in task.episodes:
+            line = by_key[task.entry.name, episode.seed]
+            assert line["task_group"] == task.entry.group
+            assert line["instruction"] == f"{task.entry.name} the point"
+            assert EpisodeResult.from_json(line) == episode
+            assert len(line["plan_ms"]) == line["num_plans"] == episode.num_plans
+            assert 0 < line["plan_ms_p50"] <= line["plan_ms_p95"] <= max(line["plan_ms"])
+            endings = {(True, "success"), (False, "time_limit")}
+            assert (line["success"], line["ended"]) in endings
 
 
 def test_eval_info_has_lerobots_keys_and_ours(tmp_path: Path) -> None:
