@@ -16,6 +16,8 @@ from tests.unit.datasets.conftest import EPISODES, FPS, all_frames
 from vlakit.datasets import LeRobotDataset
 from vlakit.datasets.config import ImageTransformConfig, ImageTransformsConfig
 from vlakit.datasets.image_transforms import ImageTransforms
+from vlakit.datasets.reading.frames import load_frames
+from vlakit.datasets.reading.versions import load_metadata
 from vlakit.errors import ConfigError, DatasetError
 
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
@@ -39,6 +41,15 @@ def test_what_was_recorded_comes_back(recorded: Path) -> None:
         top = item[TOP].permute(1, 2, 0).numpy() * 255
         # yuv420p halves the colours' resolution; crf 18 leaves little else.
         assert np.abs(top - frame[TOP].astype(float)).mean() < 6
+
+
+def test_chosen_columns_are_read_alone(recorded: Path) -> None:
+    metadata = load_metadata("me/toy", recorded)
+    frames = load_frames(metadata, [0, 2], columns=["action"])
+    assert set(frames.numeric) == {"action", "episode_index", "frame_index"}
+    whole = load_frames(metadata, [0, 2])
+    np.testing.assert_array_equal(frames.numeric["action"], whole.numeric["action"])
+    assert not frames.text
 
 
 def test_several_files_were_written_and_read(recorded: Path) -> None:

@@ -14,6 +14,7 @@ from vlakit.datasets.metadata import DatasetMetadata
 from vlakit.datasets.reading.image_column import ImageColumn
 from vlakit.datasets.reading.parquet import column_names, flat_values, read_table
 from vlakit.errors import DatasetError
+from vlakit.features import CAMERA_DTYPES
 
 
 @dataclass
@@ -38,14 +39,24 @@ class FrameTable:
         return len(self.position)
 
 
-def load_frames(metadata: DatasetMetadata, episodes: Sequence[int]) -> FrameTable:
+def load_frames(
+    metadata: DatasetMetadata, episodes: Sequence[int], columns: Sequence[str] | None = None
+) -> FrameTable:
     """Read the frames of these episodes; each file is read once.
+
+    Args:
+        metadata: of the dataset.
+        episodes: which ones.
+        columns: features to read besides the episode and frame numbers; all when None.
 
     Raises:
         DatasetError: a file is missing or damaged, a column is missing or misshaped, or an
             episode's frames are not those that the metadata promise.
     """
-    stored = {n: e for n, e in metadata.features.items() if e["dtype"] not in ("image", "video")}
+    stored = {n: e for n, e in metadata.features.items() if e["dtype"] not in CAMERA_DTYPES}
+    if columns is not None:
+        wanted_names = {*columns, "episode_index", "frame_index"}
+        stored = {name: entry for name, entry in stored.items() if name in wanted_names}
     wanted = np.zeros(metadata.total_episodes, dtype=bool)
     wanted[list(episodes)] = True
     relative_paths = sorted({metadata.episodes.data_paths[episode] for episode in episodes})
