@@ -19,7 +19,7 @@ prints it as one line with exit code 2; `--debug` shows the traceback. `assert` 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class VlakitError(Exception):
@@ -48,6 +48,11 @@ class ProcessingError(VlakitError, ValueError):
 
 class ActionDecodeError(VlakitError, ValueError):
     """Generated tokens do not spell an action chunk."""
+
+    def __init__(self, message: str, failures: Mapping[int, str] | None = None) -> None:
+        """Take the message, and why each row of the batch that failed did so."""
+        super().__init__(message)
+        self.failures: dict[int, str] = dict(failures or {})
 
 
 class TrainingError(VlakitError):

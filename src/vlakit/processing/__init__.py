@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vlakit.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vlakit.processing.fast.tokenizer import FastTokenizer
 
 __all__ = ["FastTokenizer", "Pipeline", "load_processors"]  # pyrefly: ignore[bad-dunder-all]
 
