@@ -36,3 +36,21 @@ def causal_padding_mask(is_real: Tensor, rows: Tensor | None = None) -> Tensor:
     rows = columns[None, :, None] if rows is None else rows[..., None]
     visible = (columns <= rows) & is_real.bool()[:, None]  # (batch, queries, keys)
     return (visible | (columns == rows))[:, None]
+
+
+def prefix_mask(is_real: Tensor, prefix: int, rows: Tensor) -> Tensor:
+    """Return which keys the queries at some positions see: the prefix, and what is not later.
+
+    Queries that are padding see the same keys as if they were not: real ones.
+
+    Args:
+        is_real: (batch, keys), nonzero at real tokens.
+        prefix: number of leading tokens that every token sees.
+        rows: (batch or 1, queries) positions that ask.
+
+    Returns:
+        (batch, 1, queries, keys).
+    """
+    columns = torch.arange(is_real.shape[1], device=is_real.device)
+    visible = (columns < prefix) | (columns <= rows[..., None])  # (batch or 1, queries, keys)
+    return (visible & is_real.bool()[:, None])[:, None]

@@ -46,12 +46,21 @@ def attend(
     causal = causal and mask is None
     if kind == "eager":
         out = _eager(q, k, v, mask=mask, causal=causal, dropout=dropout)
+    elif q.shape[2] == 1 and q.shape[1] != k.shape[1]:
+        out = _one_query(q, k, v, mask=mask, dropout=dropout)
     else:
         grouped = q.shape[1] != k.shape[1]
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout, enable_gqa=grouped
         )
     return out.transpose(1, 2).flatten(2)
+
+
+def _one_query(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, dropout: float) -> Tensor:
+    """Let the heads that share a key head be its queries: one product in the place of several."""
+    folded = q.view(q.shape[0], k.shape[1], -1, q.shape[-1])  # (batch, kv_heads, group, head_dim)
+    out = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask, dropout_p=dropout)
+    return out.reshape(q.shape)
 
 
 def _eager(
