@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from vlakit.cli.output_folder import check_can_be_made
 from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
-from vlakit.config import parse_flags
+from vlakit.config import encode, parse_flags
 from vlakit.environments.config import EnvConfig
 from vlakit.errors import ConfigError, VlakitError
 from vlakit.evaluation.config import EvalConfig
@@ -87,18 +86,22 @@ def main(argv: Sequence[str]) -> int:
         extra_flags=PATH_FLAG,
     )
     settings = {key: value for key, value in given.items() if key not in ("path", "device")}
-    run(flags, settings, Console(stderr=True))
+    run(flags, settings, Console(stderr=True), argv=argv)
     return 0
 
 
-def run(flags: EvalFlags, overrides: Mapping[str, Any], console: Console) -> EvaluationResult:
-    """Load the checkpoint, roll it out, write `eval_info.json`, print the table.
+def run(
+    flags: EvalFlags, overrides: Mapping[str, Any], console: Console, *, argv: Sequence[str]
+) -> EvaluationResult:
+    """Load the checkpoint, roll it out, write `eval_info.json` and the report, print the table.
 
     Args:
         flags: The command's flags.
         overrides: Settings of the policy given by flag; its processors get them too.
         console: Where progress and results are shown.
+        argv: The flags as typed.
     """
+    from vlakit.cli.evaluation_output import finish
     from vlakit.evaluation.planner import check_fit, evaluate_policy
     from vlakit.policies.processors import load_processors
     from vlakit.policies.registry import make_policy
@@ -142,10 +145,16 @@ def run(flags: EvalFlags, overrides: Mapping[str, Any], console: Console) -> Eva
         if is_new:  # videos without results are of no use
             shutil.rmtree(output_dir, ignore_errors=True)
         raise
-    path = result.save(output_dir)
-    console.print(_table(result))
-    console.print(str(path), highlight=False, soft_wrap=True)
-    return result
+    return finish(
+        result,
+        output_dir,
+        argv=argv,
+        config=encode(flags),
+        console=console,
+        policy=config.type,
+        checkpoint=config.pretrained_path,
+        device=str(policy.device),
+    )
 
 
 def training_rollouts(
@@ -178,19 +187,10 @@ def training_rollouts(
             rename_map=flags.rename_map,
         )
         overall = result.to_json()["overall"]
-        numbers = {name: overall[name] for name in ("avg_sum_reward", "pc_success", "eval_s")}
+        names = ("avg_sum_reward", "pc_success", "n_episodes", "eval_s")
+        numbers = {name: overall[name] for name in names}
+        low, high = overall["pc_success_interval_95"]
+        numbers |= {"pc_success_low_95": low, "pc_success_high_95": high}
         return numbers | {f"pc_success/{t.entry.name}": 100 * t.success_rate for t in result.tasks}
 
     return roll_out
-
-
-def _table(result: EvaluationResult) -> Table:
-    title = f"success over {len(result.episodes)} rollouts in {result.seconds:.0f} s"
-    table = Table(title=title)
-    for column in ("task", "instruction", "success", "95 % interval", "rollouts"):
-        table.add_column(column)
-    for task, entry in zip(result.tasks, result.to_json()["per_task"], strict=True):
-        low, high = entry["pc_success_interval_95"]
-        cells = (f"{entry['pc_success']:.0f} %", f"{low:.0f} to {high:.0f} %")
-        table.add_row(task.entry.name, task.instruction, *cells, str(len(task.episodes)))
-    return table
