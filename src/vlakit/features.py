@@ -20,6 +20,12 @@ OBS_IMAGES = "observation.images"
 OBS_PREFIX = "observation."
 TASK = "task"
 ACTION_IS_PAD = "action_is_pad"
+ACTION_TOKENS = "action.tokens"
+ACTION_TOKEN_MASK = "action.token_mask"
+ACTION_ANCHOR = "action.anchor"
+"""The state that relative actions are relative to; see `processing/relative_actions.py`."""
+LANGUAGE_TOKENS = "observation.language.tokens"
+LANGUAGE_MASK = "observation.language.attention_mask"
 
 DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
     "timestamp": {"dtype": "float32", "shape": [1], "names": None},

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -25,14 +25,20 @@ logger = logging.getLogger(__name__)
 
 Overrides = dict[str, dict[str, Any]]
 
-STEP_SETTINGS: dict[str, tuple[str, str]] = {
-    "vlm_base": ("eo1_qwen_processor", "processor_name"),
-    "image_min_pixels": ("eo1_qwen_processor", "image_min_pixels"),
-    "image_max_pixels": ("eo1_qwen_processor", "image_max_pixels"),
-    "use_fast_processor": ("eo1_qwen_processor", "use_fast_processor"),
-    "chunk_size": ("eo1_conversation_template_processor", "chunk_size"),
-}
-"""Fields of a policy's configuration that a preprocessor step keeps under its own name."""
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What the steps of a stored pipeline take from the policy's settings, by registry name.
+
+    A policy's `processor.step_settings(config, changed)` returns it.
+    """
+
+    preprocess: Overrides
+    """Put over what the preprocessor's file says."""
+    postprocess: Overrides = field(default_factory=dict)
+    """Put over what the postprocessor's file says."""
+    absent: Overrides = field(default_factory=dict)
+    """For the preprocessor where its file says nothing."""
 
 
 def load_processors(
@@ -65,17 +71,13 @@ def load_processors(
     folder = resolve(path_or_repo_id, revision=revision, token=token)
     config = _overridden(read_policy_config(folder), overrides)
     if any((folder / f"{name}.json").is_file() for name in (PREPROCESSOR, POSTPROCESSOR)):
-        changes = _step_overrides(config, overrides, stats, rename_map)
+        settings = _step_settings(config, overrides, stats, rename_map)
         if device is not None:
-            changes[PREPROCESSOR]["device_processor"] = {"device": device}
-        preprocess, postprocess = (
-            Pipeline.load(folder, f"{name}.json", changes[name])
-            for name in (PREPROCESSOR, POSTPROCESSOR)
-        )
+            settings.preprocess["device_processor"] = {"device": device}
+        preprocess, postprocess = _stored_pipelines(folder, settings)
     else:
         config = config.override({"device": device or config.device})
-        stored = None if "vlm_base" in overrides else folder
-        preprocess, postprocess = _from_config(config, folder, stats, rename_map, stored)
+        preprocess, postprocess = _from_config(config, folder, stats, rename_map, overrides)
     for pipeline in (preprocess, postprocess):
         pipeline.check(read_config(folder))
     return preprocess, postprocess
@@ -105,17 +107,21 @@ def save_companions(config: PolicyConfig, origin: Origin | None, folder: Path) -
         save_tokenizer = import_module(f"{package}.processor").save_tokenizer
         writers = [partial(save_tokenizer, config, folder)]
     else:
-        changes = _step_overrides(config, origin.changes, stats=None, rename_map=None)
-        pipelines = [
-            Pipeline.load(origin.folder, f"{name}.json", changes[name])
-            for name in (PREPROCESSOR, POSTPROCESSOR)
-        ]
+        settings = _step_settings(config, origin.changes, stats=None, rename_map=None)
+        pipelines = _stored_pipelines(origin.folder, settings)
         writers = [partial(pipeline.save, folder) for pipeline in pipelines]
     for write in writers:
         try:
             write()
         except CheckpointError as error:
             logger.warning("the checkpoint in %s lacks its tokenizer: %s", folder, error)
+
+
+def _stored_pipelines(folder: Path, settings: StepSettings) -> tuple[Pipeline, Pipeline]:
+    preprocess = Pipeline.load(folder, f"{PREPROCESSOR}.json", settings.preprocess, settings.absent)
+    postprocess = Pipeline.load(folder, f"{POSTPROCESSOR}.json", settings.postprocess)
+    postprocess.link(preprocess)
+    return preprocess, postprocess
 
 
 def _overridden(config: PolicyConfig, overrides: Mapping[str, Any]) -> PolicyConfig:
@@ -134,7 +140,7 @@ def _from_config(
     folder: Path,
     stats: Stats | None,
     rename_map: Mapping[str, str] | None,
-    tokenizer_from: Path | None,
+    overrides: Mapping[str, Any],
 ) -> tuple[Pipeline, Pipeline]:
     if stats is None:
         raise CheckpointError(
@@ -144,23 +150,23 @@ def _from_config(
         )
     package, _ = POLICIES[config.type]
     make = import_module(f"{package}.processor").make_processors
-    return make(config, stats, rename_map=rename_map, checkpoint=tokenizer_from)
+    return make(config, stats, rename_map=rename_map, checkpoint=folder, changed=overrides.keys())
 
 
-def _step_overrides(
+def _step_settings(
     config: PolicyConfig,
     overrides: Mapping[str, Any],
     stats: Stats | None,
     rename_map: Mapping[str, str] | None,
-) -> dict[str, Overrides]:
-    """Return what to change in which step of which pipeline."""
-    before: Overrides = {}
+) -> StepSettings:
+    """Return what to change in which step of which pipeline: the policy's part and the common."""
+    package, _ = POLICIES[config.type]
+    settings: StepSettings = import_module(f"{package}.processor").step_settings(
+        config, overrides.keys()
+    )
     scaling: dict[str, Any] = {}
-    for field, (step, key) in STEP_SETTINGS.items():
-        if field in overrides:
-            before.setdefault(step, {})[key] = getattr(config, field)
     if rename_map is not None:
-        before["rename_observations_processor"] = {"rename_map": dict(rename_map)}
+        settings.preprocess["rename_observations_processor"] = {"rename_map": dict(rename_map)}
     if stats is not None:
         scaling["stats"] = rename_keys(stats, rename_map or {})
     if "normalization_mapping" in overrides:
@@ -169,10 +175,8 @@ def _step_overrides(
     if {"input_features", "output_features"} & set(overrides):
         scaling["features"] = {**config.input_features, **config.output_features}
         after_scaling["features"] = config.output_features
-    if "input_features" in overrides:
-        step = before.setdefault("eo1_conversation_template_processor", {})
-        step["input_features"] = config.input_features
     if scaling:
-        before["normalizer_processor"] = scaling
-    after = {"unnormalizer_processor": after_scaling} if after_scaling else {}
-    return {PREPROCESSOR: before, POSTPROCESSOR: after}
+        settings.preprocess["normalizer_processor"] = scaling
+    if after_scaling:
+        settings.postprocess["unnormalizer_processor"] = after_scaling
+    return settings

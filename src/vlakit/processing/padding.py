@@ -31,3 +31,22 @@ def pad_rows(
         values[index, where] = row
         mask[index, where] = 1
     return values, mask
+
+
+def pad_rows_to(width: int, rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:
+    """Return rows of ids in one tensor of a given width, filled up on the right.
+
+    Args:
+        width: at least that of the longest row.
+        rows: ids.
+        value: what fills the rest.
+
+    Returns:
+        ids (rows, width) int64, and mask (rows, width) bool, True where an id is real.
+    """
+    ids = torch.full((len(rows), width), value, dtype=torch.int64)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        mask[index, : len(row)] = True
+    return ids, mask

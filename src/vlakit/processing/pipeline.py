@@ -32,8 +32,13 @@ STEP_CLASSES = {
     "normalizer_processor": "vlakit.processing.normalize:Normalizer",
     "unnormalizer_processor": "vlakit.processing.normalize:Unnormalizer",
     "device_processor": "vlakit.processing.batch:ToDevice",
+    "relative_actions_processor": "vlakit.processing.relative_actions:RelativeActions",
+    "absolute_actions_processor": "vlakit.processing.relative_actions:AbsoluteActions",
     "eo1_conversation_template_processor": "vlakit.policies.eo1.processor:ConversationTemplate",
     "eo1_qwen_processor": "vlakit.policies.eo1.processor:QwenInputs",
+    "pi0_fast_prepare_state_tokenizer_processor_step": "vlakit.policies.pi0_fast.prompt:Prompt",
+    "tokenizer_processor": "vlakit.policies.pi0_fast.processor_text:PromptTokens",
+    "action_tokenizer_processor": "vlakit.policies.pi0_fast.processor_actions:ActionTokens",
 }
 """Where the class of each registered step lives. Names only: a policy's module is imported when one
 of its steps is in a file, and a file can never name code to import."""
@@ -63,6 +68,11 @@ class Pipeline:
     def find(self, registry_name: str) -> Step | None:
         """Return the first step of this kind, or None."""
         return next((step for step in self.steps if step.registry_name == registry_name), None)
+
+    def link(self, preprocess: Pipeline) -> None:
+        """Connect the steps of this postprocessor with those of the preprocessor they undo."""
+        for step in self.steps:
+            step.link(preprocess.steps)
 
     def check(self, entries: Mapping[str, Any]) -> None:
         """Make sure that every step can run, before the first batch.
@@ -94,6 +104,8 @@ class Pipeline:
                 # They may be mapped from the very file: it must not change under them.
                 with written_whole(folder / entry["state_file"]) as part:
                     save_file(tensors, part)
+            if artifacts := step.artifacts():
+                entry["artifacts"] = artifacts
             entries.append(entry)
         content = {"name": self.name, "steps": entries}
         write_json(folder / (filename or f"{self.name}.json"), content, indent=2)
@@ -106,6 +118,7 @@ class Pipeline:
         folder: Path | str,
         filename: str,
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        absent: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Pipeline:
         """Read a pipeline that `save` or LeRobot wrote.
 
@@ -113,6 +126,7 @@ class Pipeline:
             folder: the checkpoint's folder.
             filename: such as `policy_preprocessor.json`.
             overrides: constructor arguments by registry name, put over those in the file.
+            absent: those for what the file does not say, or says with a path inside the checkpoint.
 
         Raises:
             CheckpointError: a file is missing or damaged, or names a step or setting unknown here.
@@ -120,7 +134,7 @@ class Pipeline:
         """
         path = Path(folder) / filename
         content = _read_pipeline(path)
-        overrides = overrides or {}
+        overrides, absent = overrides or {}, absent or {}
         names = [_registry_name(entry, path) for entry in content["steps"]]
         for name in overrides:
             if name not in names:
@@ -129,7 +143,7 @@ class Pipeline:
                     + did_you_mean(name, names)
                 )
         steps = [
-            _load_step(name, entry, overrides.get(name, {}), path)
+            _load_step(name, entry, overrides.get(name, {}), absent.get(name, {}), path)
             for name, entry in zip(names, content["steps"], strict=True)
         ]
         return cls(steps, content.get("name", Path(filename).stem))
@@ -167,11 +181,22 @@ def _registry_name(entry: Mapping[str, Any], path: Path) -> str:
 
 
 def _load_step(
-    name: str, entry: Mapping[str, Any], overrides: Mapping[str, Any], path: Path
+    name: str,
+    entry: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    absent: Mapping[str, Any],
+    path: Path,
 ) -> Step:
     module, class_name = STEP_CLASSES[name].split(":")
     step_class = getattr(import_module(module), class_name)
-    config = {**entry.get("config", {}), **overrides}
+    artifacts = entry.get("artifacts") or {}
+    # LeRobot 0.6.2 puts the artifact's path in the place of the name that it came from.
+    stored = {
+        key: value
+        for key, value in entry.get("config", {}).items()
+        if key not in artifacts or key not in absent
+    }
+    config = {**absent, **stored, **overrides}
     _check_settings(step_class, name, config, path)
     try:
         step: Step = step_class(**config)
@@ -185,7 +210,7 @@ def _load_step(
     # Explicit statistics win over stored ones, as in LeRobot.
     if entry.get("state_file") and not overrides.get("stats"):
         step.load_state(_read_state(path.parent / entry["state_file"], path))
-    step.load_assets(path.parent, entry.get("artifacts") or {}, overrides.keys())
+    step.load_assets(path.parent, artifacts, overrides.keys())
     return step
 
 

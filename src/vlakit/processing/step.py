@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,6 +36,13 @@ class Step:
 
     def check(self, entries: Mapping[str, Any]) -> None:
         """Make sure that the step can run, given the content of the policy's `config.json`."""
+
+    def link(self, preprocessing: Sequence[Step]) -> None:
+        """Find the step of the preprocessor that this one, in the postprocessor, undoes."""
+
+    def artifacts(self) -> dict[str, str]:
+        """Return where `save_assets` writes, inside the folder, by configuration key."""
+        return {}
 
     def save_assets(self, folder: Path) -> None:
         """Write what the step needs besides JSON and tensors, such as a tokenizer."""

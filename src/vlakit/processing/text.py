@@ -66,9 +66,18 @@ class TextTokenizer:
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path | str, extra_special_tokens: Sequence[str] = ()
+        cls,
+        folder: Path | str,
+        extra_special_tokens: Sequence[str] = (),
+        *,
+        flag: str = "vlm_base",
     ) -> TextTokenizer:
         """Read the tokenizer of a local folder; hub names are resolved by the caller.
+
+        Args:
+            folder: the folder.
+            extra_special_tokens: added where they are not there.
+            flag: the policy's setting that names the tokenizer, for the message.
 
         Raises:
             CheckpointError: `tokenizer.json` is missing or damaged.
@@ -77,7 +86,7 @@ class TextTokenizer:
         if not path.is_file():
             raise CheckpointError(
                 f"{folder} has no tokenizer.json: expected the folder of a text tokenizer. Pass "
-                "vlm_base=<folder or hub id> (--policy.vlm_base)."
+                f"{flag}=<folder or hub id> (--policy.{flag})."
             )
         text = path.read_text(encoding="utf-8")
         _check_tokenizer_json(text, path)

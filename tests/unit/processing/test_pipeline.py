@@ -54,8 +54,8 @@ def test_an_override_without_its_step_is_refused(folder: Path) -> None:
 
 
 def test_an_unknown_step_is_refused(folder: Path) -> None:
-    edit(folder, registry_name="tokenizer_processor")
-    with pytest.raises(CheckpointError, match="asks for step 'tokenizer_processor'"):
+    edit(folder, registry_name="smolvla_new_line_processor")
+    with pytest.raises(CheckpointError, match="asks for step 'smolvla_new_line_processor'"):
         Pipeline.load(folder, FILE)
 
 

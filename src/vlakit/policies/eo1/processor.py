@@ -24,6 +24,7 @@ from vlakit.policies.eo1.conversation import (
     Conversation,
     ConversationTemplate,
 )
+from vlakit.policies.processors import StepSettings
 from vlakit.processing.batch import ToBatch, ToDevice
 from vlakit.processing.images import PatchSettings, patch_grid, qwen_patches
 from vlakit.processing.normalize import Normalizer, Stats, Unnormalizer
@@ -216,6 +217,26 @@ def _tokenizer_on_this_machine(name: str) -> Path:
     return resolve(name, patterns=TOKENIZER_FILES, local_only=True)
 
 
+_STEP_SETTINGS: dict[str, tuple[str, str]] = {
+    "vlm_base": (QwenInputs.registry_name, "processor_name"),
+    "image_min_pixels": (QwenInputs.registry_name, "image_min_pixels"),
+    "image_max_pixels": (QwenInputs.registry_name, "image_max_pixels"),
+    "use_fast_processor": (QwenInputs.registry_name, "use_fast_processor"),
+    "chunk_size": (ConversationTemplate.registry_name, "chunk_size"),
+    "input_features": (ConversationTemplate.registry_name, "input_features"),
+}
+"""Field of the policy -> the step of the preprocessor that keeps it, and under which name."""
+
+
+def step_settings(config: EO1Config, changed: Collection[str]) -> StepSettings:
+    """Return what the steps of a stored pipeline take from the policy's settings."""
+    preprocess: dict[str, dict[str, Any]] = {}
+    for field, (step, key) in _STEP_SETTINGS.items():
+        if field in changed:
+            preprocess.setdefault(step, {})[key] = getattr(config, field)
+    return StepSettings(preprocess)
+
+
 def save_tokenizer(config: EO1Config, folder: Path) -> None:
     """Write the tokenizer of a policy that has no processors into its checkpoint.
 
@@ -236,6 +257,7 @@ def make_processors(
     *,
     rename_map: Mapping[str, str] | None = None,
     checkpoint: Path | None = None,
+    changed: Collection[str] = (),
 ) -> tuple[Pipeline, Pipeline]:
     """Return the preprocessor and the postprocessor of a new policy, as LeRobot builds them.
 
@@ -244,6 +266,7 @@ def make_processors(
         stats: statistics of the dataset by feature, under the dataset's names.
         rename_map: names of the dataset to those of the policy.
         checkpoint: folder whose stored tokenizer, if it has one, is taken for `vlm_base`'s.
+        changed: settings that are not the checkpoint's; a `vlm_base` among them is itself meant.
 
     Raises:
         ProcessingError: a feature that is scaled lacks a statistic.
@@ -258,7 +281,7 @@ def make_processors(
         config.image_max_pixels,
         config.use_fast_processor,
     )
-    if checkpoint is not None:
+    if checkpoint is not None and "vlm_base" not in changed:
         qwen_inputs.load_assets(checkpoint, artifacts={}, overridden=())
     preprocess = Pipeline(
         [
