@@ -25,6 +25,7 @@ from vlakit.config.schema import Flag, walk_flags
 from vlakit.policies.config import register_configs
 from vlakit.training.config import TrainFlags
 from vlakit.training.lerobot_keys import NOT_BUILT
+from vlakit.training.tokenizer_config import TokenizerFlags
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "flags.md"
@@ -134,6 +135,7 @@ def page() -> str:
         *_lists(),
         *_command("vlakit eval", ours(EvalFlags, TYPES)),
         *_command("vlakit collect", ours(CollectConfig, TYPES)),
+        *_command("vlakit train-tokenizer", ours(TokenizerFlags, {})),
     ]
     return "\n".join(parts).rstrip() + "\n"
 

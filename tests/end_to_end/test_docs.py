@@ -22,8 +22,15 @@ from vlakit.config import parse_flags
 from vlakit.datasets import LeRobotDataset
 from vlakit.policies.config import register_configs
 from vlakit.training.config import TrainFlags
+from vlakit.training.tokenizer_config import TokenizerFlags
 
-FLAGS = {"train": TrainFlags, "eval": EvalFlags, "collect": CollectConfig, "demo": DemoFlags}
+FLAGS = {
+    "train": TrainFlags,
+    "eval": EvalFlags,
+    "collect": CollectConfig,
+    "demo": DemoFlags,
+    "train-tokenizer": TokenizerFlags,
+}
 COMMAND_LINES = [
     pytest.param(command, id=f"{block}-{index}-{command[0]}")
     for page in PAGES

@@ -14,6 +14,10 @@ from vlakit.errors import ConfigError, VlakitError, did_you_mean
 
 COMMANDS = {
     "train": ("vlakit.cli.train", "train a policy on a LeRobot dataset"),
+    "train-tokenizer": (
+        "vlakit.cli.train_tokenizer",
+        "fit a FAST action tokenizer to the actions of a dataset",
+    ),
     "eval": (
         "vlakit.cli.evaluate",
         "roll a policy out in a simulator and measure its success rate",

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a vocabulary is fitted on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlakit.features import NormalizationMode
+from vlakit.processing.fast.normalizer import FastNormalizer
+from vlakit.training.fast_tokenizer.actions import Actions, read_actions
+from vlakit.training.fast_tokenizer.chunks import CLIPPED_MODES, Chunks, Float64
+from vlakit.training.fast_tokenizer.dimensions import Dimensions, choose_dimensions
+from vlakit.training.tokenizer_config import TokenizerFlags
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a vocabulary is fitted on, and where it comes from."""
+
+    flags: TokenizerFlags
+    actions: Actions
+    dimensions: Dimensions
+    chunks: Chunks
+
+    @cached_property
+    def _sampled(self) -> tuple[Float64, NDArray[np.float64]]:
+        raw, share = self.chunks.clipped(
+            self.chunks.raw(self.chunks.sampled_rows(self.flags.sample_fraction))
+        )
+        return self.chunks.normalized(raw), share
+
+    @property
+    def sampled(self) -> Float64:
+        """LeRobot's training chunks, normalised, (n, horizon, dims)."""
+        return self._sampled[0]
+
+    @property
+    def clipped_share(self) -> NDArray[np.float64]:
+        """Share of the sample's numbers that were cut to the quantile range, (dims,)."""
+        return self._sampled[1]
+
+    @cached_property
+    def training(self) -> Float64:
+        """The chunks that the vocabulary is fitted on.
+
+        With `--cover=dataset` the chunk with the lowest coefficient joins the sample, which sets
+        the lowest coefficient that the tokenizer has. Upwards there is no limit.
+        """
+        if self.flags.cover == "sample":
+            return self.sampled
+        row = np.array([self.chunks.row_of_lowest_coefficient()])
+        return np.concatenate([self.sampled, self.chunks.met(row)])
+
+    def normalizer(self) -> FastNormalizer:
+        """Return what is stored beside the tokenizer."""
+        return FastNormalizer(
+            mode=self.chunks.mode,
+            encoded_dims=self.dimensions.ranges,
+            relative_dims=self.dimensions.relative,
+            stats={name: values.tolist() for name, values in self.actions.stats.items()},
+            repo_id=self.flags.repo_id,
+            clip=self.chunks.mode in CLIPPED_MODES,
+        )
+
+
+def read_training_data(flags: TokenizerFlags) -> TrainingData:
+    """Read the dataset and choose the chunks; nothing is fitted yet.
+
+    Raises:
+        VlakitError: the dataset cannot be read, or does not fit the flags.
+    """
+    actions = read_actions(flags)
+    dimensions = choose_dimensions(flags, actions)
+    mode = NormalizationMode(flags.normalization_mode)
+    chunks = Chunks(actions, dimensions, flags.action_horizon, mode)
+    data = TrainingData(flags, actions, dimensions, chunks)
+    data.sampled  # noqa: B018 - too short episodes are found now
+    return data
