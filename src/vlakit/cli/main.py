@@ -14,15 +14,15 @@ from vlakit.errors import ConfigError, VlakitError, did_you_mean
 
 COMMANDS = {
     "train": ("vlakit.cli.train", "train a policy on a LeRobot dataset"),
-    "train-tokenizer": (
-        "vlakit.cli.train_tokenizer",
-        "fit a FAST action tokenizer to the actions of a dataset",
-    ),
     "eval": (
         "vlakit.cli.evaluate",
         "roll a policy out in a simulator and measure its success rate",
     ),
     "collect": ("vlakit.cli.collect", "record demonstrations of scripted experts as a dataset"),
+    "train-tokenizer": (
+        "vlakit.cli.train_tokenizer",
+        "fit a FAST action tokenizer to the actions of a dataset",
+    ),
     "demo": ("vlakit.cli.demo", "collect, train and evaluate on two tasks, and write a report"),
 }
 """Command -> (module with `main(argv)`, what it does). Modules are imported when they run."""
