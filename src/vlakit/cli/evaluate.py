@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from vlakit.cli.compare import HELP as COMPARE_FLAG
+from vlakit.cli.compare import is_comparison
+from vlakit.cli.compare import main as compare_main
 from vlakit.cli.output_folder import check_can_be_made
 from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
 from vlakit.config import encode, parse_flags
@@ -65,6 +68,8 @@ def main(argv: Sequence[str]) -> int:
     # Threads of torch that spin while they wait take the cores from the simulators: on two busy
     # cores a plan took 9 times as long. Read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if is_comparison(argv):
+        return compare_main(argv, main)
     register_configs()
     given: dict[str, Any] = {}
 
@@ -83,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         prog="vlakit eval",
         summary=SUMMARY,
         prepare=prepare,
-        extra_flags=PATH_FLAG,
+        extra_flags=PATH_FLAG | COMPARE_FLAG,
     )
     settings = {key: value for key, value in given.items() if key not in ("path", "device")}
     run(flags, settings, Console(stderr=True), argv=argv)

@@ -32,7 +32,7 @@ MAX_FILMED_PAIRS = 12
 EXPLAINED = (
     "Difference: success rate of B minus that of A, with Newcombe's 95 % interval for pairs. p: "
     "exact two-sided McNemar test that both succeed equally often, not corrected for the number of "
-    "tasks. Each row has the same episodes on both sides."
+    "tasks. Each row has the same episodes on both sides, without those in which a simulator failed."
 )
 
 
@@ -87,8 +87,12 @@ def _all_rows(comparison: Comparison) -> list[TaskComparison]:
 
 
 def _table(comparison: Comparison) -> str:
-    columns = ("task", "A", "B", "only A", "only B", "difference", "p", "left out")
+    columns = ["task", "A", "B", "only A", "only B", "difference", "p"]
     rows = [_row(task) for task in _all_rows(comparison)]
+    if comparison.pooled.num_errors:
+        columns.append("left out")
+        for row, task in zip(rows, _all_rows(comparison), strict=True):
+            row.append(number_cell(task.num_errors))
     return table(columns, rows, label="success of both by task")
 
 
@@ -111,7 +115,6 @@ def _row(task: TaskComparison) -> list[Cell]:
         number_cell(counts.only_b),
         difference,
         number_cell(mcnemar_p_value(counts), "{:.2g}"),
-        number_cell(task.num_errors),
     ]
 
 
