@@ -25,7 +25,7 @@ from vlakit.datasets import LeRobotDatasetWriter
 from vlakit.environments.expert_episode import ExpertEpisode
 from vlakit.environments.messages import Message
 from vlakit.environments.vector import available_cores
-from vlakit.environments.worker import EnvironmentWorker, close_all
+from vlakit.environments.worker_process import EnvironmentWorker, close_all
 from vlakit.errors import ConfigError, SimulatorError, VlakitError
 from vlakit.features import TASK
 from vlakit.progress import progress_bar

@@ -42,6 +42,8 @@ class Environment(Protocol):
     fps: int
     max_steps: int
     num_clipped: int
+    init_state: int | None
+    """Which of the simulator's stored starts the last reset took; None where it has none."""
 
     def reset(self, seed: int) -> None: ...
 
@@ -84,6 +86,8 @@ class EnvConfig(draccus.ChoiceRegistry):
     """Control steps per second; also the speed of recorded videos."""
     episode_length: int = 500
     """Steps after which an episode counts as failed."""
+    python: str | None = None
+    """Interpreter that runs the simulator, such as /opt/sim/bin/python; null is this one."""
 
     task_groups: ClassVar[dict[str, tuple[str, ...]]] = {}
     """Names that stand for several tasks."""

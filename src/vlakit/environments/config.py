@@ -35,6 +35,6 @@ class RolloutConfig:
                     "number."
                 )
 
-    def num_envs(self, cores: int) -> int:
-        """Return how many environments run at once on a machine with that many cores."""
-        return min(self.batch_size or min(2 * cores, 64), self.n_episodes)
+    def num_envs(self, cores: int, num_rollouts: int) -> int:
+        """Return how many environments run at once, given the cores and the rollouts to do."""
+        return min(self.batch_size or min(2 * cores, 64), num_rollouts)

@@ -131,6 +131,7 @@ class MetaworldEnvironment:
         self.fps = config.fps
         self.max_steps = config.episode_length
         self.num_clipped = 0
+        self.init_state = None
         self._sim: Any = ALL_V3_ENVIRONMENTS[task_name]()
         # What Meta-World's `set_task` does, without its pickled task: the goal is part of the
         # simulator's observation, because its experts look there.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers the requests of one environment: the same code in a worker process and in this one.
 
-    reset        seed, film                           -> observation, film (1, h, w, 3)
+    reset        seed, film                           -> max_steps, init_state, observation,
+                                                         film (1, h, w, 3)
     play         actions (k, action_dim), film        -> rewards (n,), successes (n,), done,
                                                          num_clipped, observation, film (n, h, w, 3)
     demonstrate  seed, noise, frames_after_success    -> success, num_steps, frames
@@ -63,7 +64,8 @@ class EnvironmentSession:
         arrays = self._env.observe()
         if film:
             arrays[FILM] = self._env.render()[None]
-        return Message({"max_steps": self._env.max_steps}, arrays)
+        fields = {"max_steps": self._env.max_steps, "init_state": self._env.init_state}
+        return Message(fields, arrays)
 
     def _play(self, actions: NDArray[Any], *, film: bool) -> Message:
         rewards, successes, pictures = [], [], []

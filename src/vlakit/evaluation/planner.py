@@ -16,8 +16,9 @@ from rich.console import Console
 from vlakit.environments.base import EnvConfig
 from vlakit.errors import ConfigError, did_you_mean
 from vlakit.evaluation.config import EvalConfig
+from vlakit.evaluation.planning import EpisodeMemory, Plan, Undecodable
 from vlakit.evaluation.results import EvaluationResult
-from vlakit.evaluation.rollout import EpisodeMemory, Plan, Undecodable, evaluate
+from vlakit.evaluation.rollout import evaluate
 from vlakit.features import ACTION, OBS_STATE, TASK, PolicyFeature, policy_features
 from vlakit.policies.base import Policy
 from vlakit.policies.config import PolicyConfig

@@ -112,7 +112,9 @@ class EvaluationResult:
     tasks: list[TaskResult]
     seconds: float
     settings: Mapping[str, Any]
-    """What the evaluation was run with: seed and controls."""
+    """What the evaluation was run with: seed, simulator, controls."""
+    num_resumed: int = 0
+    """Rollouts taken from an earlier run that was stopped; `seconds` is without them."""
 
     @property
     def episodes(self) -> list[EpisodeResult]:
@@ -130,7 +132,8 @@ class EvaluationResult:
             groups.setdefault(task.entry.group, []).extend(task.episodes)
         overall = _summary(self.episodes) | {
             "eval_s": self.seconds,
-            "eval_ep_s": self.seconds / len(self.episodes),
+            "eval_ep_s": self.seconds / max(1, len(self.episodes) - self.num_resumed),
+            "n_resumed": self.num_resumed,
         }
         return {
             "per_task": [_task_json(task) for task in self.tasks],

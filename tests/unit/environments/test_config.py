@@ -71,14 +71,13 @@ def test_the_crop_has_exactly_the_size_of_the_observation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "n_episodes", "cores", "expected"),
+    ("batch_size", "num_rollouts", "cores", "expected"),
     [(0, 50, 2, 4), (0, 3, 2, 3), (0, 500, 128, 64), (7, 50, 2, 7), (7, 5, 2, 5)],
 )
 def test_as_many_environments_as_asked_for_or_two_a_core(
-    batch_size: int, n_episodes: int, cores: int, expected: int
+    batch_size: int, num_rollouts: int, cores: int, expected: int
 ) -> None:
-    config = RolloutConfig(batch_size=batch_size, n_episodes=n_episodes)
-    assert config.num_envs(cores) == expected
+    assert RolloutConfig(batch_size=batch_size).num_envs(cores, num_rollouts) == expected
 
 
 @pytest.mark.parametrize("wrong", [{"n_episodes": 0}, {"batch_size": -1}])

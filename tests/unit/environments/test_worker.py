@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.unit.environments.toy import ToyEnvConfig
 from vlakit.environments.messages import Message
 from vlakit.environments.vector import VectorEnvironment
-from vlakit.environments.worker import EnvironmentWorker
+from vlakit.environments.worker_process import EnvironmentWorker
 from vlakit.errors import SimulatorError
 
 RESET = Message({"command": "reset", "seed": 3, "film": False})
@@ -27,15 +28,25 @@ def worker_on(task: str, timeout_s: float = 60.0) -> Iterator[EnvironmentWorker]
         worker.close()
 
 
+def all_replies(envs: VectorEnvironment, count: int) -> dict[int, Any]:
+    replies: dict[int, Any] = {}
+    while len(replies) < count:
+        replies |= envs.wait()
+    return replies
+
+
 def test_a_process_answers_as_the_environment_itself_does() -> None:
     replies = []
     for use_processes in (True, False):
         with VectorEnvironment(ToyEnvConfig(), num_envs=2, use_processes=use_processes) as envs:
-            envs.set_task("push")
-            first = envs.reset({0: 5, 1: 6}, film=[1])
+            for slot in (0, 1):
+                envs.reset(slot, "push", 5 + slot, film=slot == 1)
+            first = all_replies(envs, 2)
             assert "film" in first[1].arrays
             assert "film" not in first[0].arrays
-            second = envs.play({slot: np.full((4, 3), 0.7) for slot in (0, 1)}, film=[1])
+            for slot in (0, 1):
+                envs.play(slot, np.full((4, 3), 0.7), film=slot == 1)
+            second = all_replies(envs, 2)
             assert second[1].arrays["film"].shape[1:] == (8, 8, 3)
             replies.append([first[0], first[1], second[0], second[1]])
     for ours, theirs in zip(*replies, strict=True):

@@ -56,6 +56,7 @@ class ToyEnvironment:
         self.config, self.name = config, task
         self.task = config.instruction(task)
         self.fps, self.max_steps, self.num_clipped = config.fps, config.episode_length, 0
+        self.init_state: int | None = None
         self.num_pictures = 0
         self._position = np.zeros(3)
 

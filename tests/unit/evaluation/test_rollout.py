@@ -19,8 +19,9 @@ from vlakit.environments.messages import Message
 from vlakit.environments.session import EnvironmentSession
 from vlakit.errors import ActionDecodeError, SimulatorError
 from vlakit.evaluation.config import EvalConfig
+from vlakit.evaluation.planning import EpisodeMemory, Undecodable
 from vlakit.evaluation.results import EpisodeResult, EvaluationResult
-from vlakit.evaluation.rollout import EpisodeMemory, Undecodable, evaluate
+from vlakit.evaluation.rollout import evaluate
 from vlakit.features import OBS_IMAGE, OBS_STATE
 
 QUIET = Console(quiet=True)
@@ -68,7 +69,9 @@ def test_outcomes_do_not_depend_on_how_many_environments_run_at_once() -> None:
             EvalConfig(n_episodes=11, batch_size=batch_size, use_async_envs=use_processes)
         )
         assert together.episodes == alone.episodes
-        assert max(planner.batch_sizes) == batch_size
+        assert max(planner.batch_sizes) <= batch_size
+        if not use_processes:  # those do not answer whenever they like
+            assert max(planner.batch_sizes) == batch_size
 
 
 def test_an_episode_is_rendered_once_per_plan() -> None:
