@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,15 +16,16 @@ from rich.console import Console
 from vlakit.cli.compare import HELP as COMPARE_FLAG
 from vlakit.cli.compare import is_comparison
 from vlakit.cli.compare import main as compare_main
-from vlakit.cli.output_folder import check_can_be_made
+from vlakit.cli.evaluation_folder import check_folder, kept_on_failure
 from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
 from vlakit.config import encode, parse_flags
 from vlakit.environments.config import EnvConfig
-from vlakit.errors import ConfigError, VlakitError
+from vlakit.errors import ConfigError
 from vlakit.evaluation.config import EvalConfig
 from vlakit.policies.config import PolicyConfig, register_configs
 
 if TYPE_CHECKING:
+    from vlakit.evaluation.distributed import Ranks
     from vlakit.evaluation.planner import Processor
     from vlakit.evaluation.results import EvaluationResult
     from vlakit.policies.base import Policy
@@ -47,6 +48,8 @@ class EvalFlags:
     """How many rollouts, what to keep, and controls."""
     output_dir: Path | None = None
     """Where eval_info.json and videos go; default outputs/eval/<date>/<time>_<job_name>."""
+    resume: bool = False
+    """Go on with the evaluation in --output_dir that was stopped; the other flags as before."""
     job_name: str | None = None
     """Name of the run; default <env>_<policy>."""
     seed: int = 1000
@@ -107,11 +110,57 @@ def run(
         argv: The flags as typed.
     """
     from vlakit.cli.evaluation_output import finish
-    from vlakit.evaluation.planner import check_fit, evaluate_policy
-    from vlakit.policies.processors import load_processors
-    from vlakit.policies.registry import make_policy
+    from vlakit.evaluation.distributed import Ranks
+    from vlakit.evaluation.planner import check_fit, load_planner
+    from vlakit.evaluation.resume import folder_digest
+    from vlakit.evaluation.rollout import evaluate
+    from vlakit.hub import resolve
 
-    config = flags.policy
+    with Ranks.of_this_process() as ranks:
+        config = _on_own_device(flags.policy, ranks)
+        flags.env.task_list()
+        output_dir = Path(ranks.gather(str(flags.output_path(datetime.now())))[0])
+        check_folder(output_dir, ranks, resume=flags.resume)
+        notes = check_fit(config, flags.env, flags.rename_map)
+        machine = flags.env.check_machine()
+        planner = load_planner(config, overrides, flags.rename_map)
+        folder = resolve(config.pretrained_path or "", revision=config.pretrained_revision)
+        identity = {
+            "checkpoint": folder_digest(folder),
+            "overrides": dict(overrides),
+            "rename_map": flags.rename_map,
+        }
+        if ranks.is_first:  # once nothing can be wrong any more: an error is one line
+            for line in [*(f"note: {note}" for note in notes), *machine]:
+                console.print(line, highlight=False, soft_wrap=True)
+        with kept_on_failure(output_dir):
+            result = evaluate(
+                planner,
+                flags.env,
+                flags.eval,
+                seed=flags.seed,
+                output_dir=output_dir,
+                resume=flags.resume,
+                identity=identity,
+                ranks=ranks,
+                console=console,
+            )
+        if not ranks.is_first:
+            return result
+        return finish(
+            result,
+            output_dir,
+            argv=argv,
+            config=encode(flags),
+            console=console,
+            policy=config.type,
+            checkpoint=config.pretrained_path,
+            device=planner.device,
+        )
+
+
+def _on_own_device(config: PolicyConfig | None, ranks: Ranks) -> PolicyConfig:
+    """Return the settings of the policy, on this process's own GPU where there are several."""
     assert config is not None
     assert config.pretrained_path is not None
     if config.use_amp:
@@ -119,47 +168,9 @@ def run(
             "--policy.use_amp=true is not supported: rollouts compute in the checkpoint's own "
             "precision. Give --policy.use_amp=false, and --policy.dtype=bfloat16 for speed."
         )
-    flags.env.task_list()
-    output_dir = flags.output_path(datetime.now())
-    check_can_be_made(output_dir, "--output_dir")
-    notes = check_fit(config, flags.env, flags.rename_map)
-    policy = make_policy(config)
-    preprocess, postprocess = load_processors(
-        config.pretrained_path,
-        revision=config.pretrained_revision,
-        device=str(policy.device),
-        rename_map=flags.rename_map or None,
-        **overrides,
-    )
-    for note in notes:  # once nothing can be wrong any more: an error is one line
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    is_new = not output_dir.exists()
-    try:
-        result = evaluate_policy(
-            policy,
-            preprocess,
-            postprocess,
-            flags.env,
-            flags.eval,
-            seed=flags.seed,
-            output_dir=output_dir,
-            rename_map=flags.rename_map,
-            console=console,
-        )
-    except (VlakitError, OSError):
-        if is_new:  # videos without results are of no use
-            shutil.rmtree(output_dir, ignore_errors=True)
-        raise
-    return finish(
-        result,
-        output_dir,
-        argv=argv,
-        config=encode(flags),
-        console=console,
-        policy=config.type,
-        checkpoint=config.pretrained_path,
-        device=str(policy.device),
-    )
+    if ranks.world_size > 1 and config.device == "cuda":
+        return config.override({"device": f"cuda:{ranks.local_rank}"})
+    return config
 
 
 def training_rollouts(
@@ -169,6 +180,7 @@ def training_rollouts(
     env = flags.env
     assert env is not None
     env.task_list()
+    env.check_machine()
     config = EvalConfig(
         n_episodes=flags.eval.n_episodes,
         batch_size=flags.eval.batch_size,
@@ -189,13 +201,13 @@ def training_rollouts(
             config,
             seed=flags.seed or 0,
             output_dir=output_dir / "eval" / f"step_{step:06d}",
-            rename_map=flags.rename_map,
         )
         overall = result.to_json()["overall"]
         names = ("avg_sum_reward", "pc_success", "n_episodes", "eval_s")
         numbers = {name: overall[name] for name in names}
         low, high = overall["pc_success_interval_95"]
         numbers |= {"pc_success_low_95": low, "pc_success_high_95": high}
-        return numbers | {f"pc_success/{t.entry.name}": 100 * t.success_rate for t in result.tasks}
+        rates = {f"pc_success/{t.entry.name}": 100 * t.success_rate for t in result.tasks}
+        return numbers | {name: rate for name, rate in rates.items() if not math.isnan(rate)}
 
     return roll_out

@@ -116,6 +116,17 @@ class EnvConfig(draccus.ChoiceRegistry):
         """Return observations and action as a dataset's `info.json` describes them."""
         raise NotImplementedError
 
+    def check_machine(self) -> list[str]:
+        """Make sure, without the simulator, that this machine has what it needs; for the start.
+
+        Returns:
+            Lines to say, such as what draws the pictures.
+
+        Raises:
+            SimulatorError: A library or file is missing; it says how to get it.
+        """
+        return []
+
     def make(self, task: str) -> Environment:
         """Build the environment of one task; imports the simulator.
 

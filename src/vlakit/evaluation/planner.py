@@ -22,6 +22,8 @@ from vlakit.evaluation.rollout import evaluate
 from vlakit.features import ACTION, OBS_STATE, TASK, PolicyFeature, policy_features
 from vlakit.policies.base import Policy
 from vlakit.policies.config import PolicyConfig
+from vlakit.policies.processors import load_processors
+from vlakit.policies.registry import make_policy
 from vlakit.processing.batch import is_camera
 from vlakit.processing.rename import check_cameras, rename_keys
 
@@ -45,6 +47,11 @@ class PolicyPlanner:
         self._policy, self._preprocess, self._postprocess = policy, preprocess, postprocess
         self._num_steps = int(getattr(policy.config, "n_action_steps"))  # noqa: B009 (per policy)
 
+    @property
+    def device(self) -> str:
+        """Where the policy computes."""
+        return str(self._policy.device)
+
     def plan(
         self, observations: Sequence[Mapping[str, NDArray[Any]]], memories: Sequence[EpisodeMemory]
     ) -> list[Plan]:
@@ -60,6 +67,32 @@ class PolicyPlanner:
         for row, reason in failures.items():
             chunks[row] = Undecodable(reason, self._num_steps)
         return chunks
+
+
+def load_planner(
+    config: PolicyConfig, overrides: Mapping[str, Any], rename_map: Mapping[str, str]
+) -> PolicyPlanner:
+    """Load a checkpoint and its processors as a planner.
+
+    Args:
+        config: With `pretrained_path` and `device`.
+        overrides: Settings of the policy given by flag; its processors get them too.
+        rename_map: Names of the environment to the policy's.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+        DeviceError: This machine has no such device.
+    """
+    assert config.pretrained_path is not None
+    policy = make_policy(config).eval()
+    preprocess, postprocess = load_processors(
+        config.pretrained_path,
+        revision=config.pretrained_revision,
+        device=str(policy.device),
+        rename_map=rename_map or None,
+        **overrides,
+    )
+    return PolicyPlanner(policy, preprocess, postprocess)
 
 
 def stack_observations(observations: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Any]:
@@ -80,10 +113,11 @@ def evaluate_policy(
     *,
     seed: int,
     output_dir: Path | None = None,
-    rename_map: Mapping[str, str] | None = None,
     console: Console | None = None,
 ) -> EvaluationResult:
-    """Roll a policy out. Its mode and torch's global generator stay as they were.
+    """Roll a policy out that is being trained, and fits (`check_fit`).
+
+    Its mode and torch's global generator stay as they were.
 
     Args:
         policy: Switched to evaluation mode, and back.
@@ -93,15 +127,11 @@ def evaluate_policy(
         eval_config: How many rollouts, and controls.
         seed: First seed.
         output_dir: Where `episodes.jsonl`, videos and traces go; None writes nothing.
-        rename_map: Names of the environment to the policy's, for the check before the first step.
         console: Where progress is shown; None is stderr.
 
     Raises:
-        ProcessingError: The policy needs a camera that the environment lacks.
-        ConfigError: State or action of the environment are not the policy's.
         SimulatorError: A simulator cannot run.
     """
-    check_fit(policy.config, env_config, rename_map or {})
     was_training = policy.training
     policy.eval()
     try:

@@ -8,8 +8,10 @@ environments run at once; more episodes may be asked for as well.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vlakit.config.schema import encode
@@ -19,6 +21,7 @@ from vlakit.evaluation.config import EvalConfig
 from vlakit.evaluation.output_files import OutputFiles
 from vlakit.files import read_json, write_json
 
+PIECE, NUM_PIECES = 65536, 64
 FREE = frozenset(
     f"eval.{name}"
     for name in (
@@ -36,7 +39,7 @@ FREE = frozenset(
 
 
 def run_settings(
-    env_config: EnvConfig, eval_config: EvalConfig, *, seed: int, policy: Mapping[str, Any]
+    env_config: EnvConfig, eval_config: EvalConfig, *, seed: int, identity: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what an evaluation was run with, as `eval_config.json` and `eval_info.json` have it.
 
@@ -44,12 +47,29 @@ def run_settings(
         env_config: The simulator.
         eval_config: Number of rollouts, and controls.
         seed: The first one.
-        policy: What tells one policy from another; empty where nobody goes on.
+        identity: What tells one policy from another; empty where nobody goes on.
     """
     env = {"type": env_config.type} | encode(env_config)
     blank = eval_config.blank_images
     settings = {"seed": seed, "blank_images": blank, "env": env, "eval": encode(eval_config)}
-    return settings | ({"policy": dict(policy)} if policy else {})
+    return settings | ({"identity": dict(identity)} if identity else {})
+
+
+def folder_digest(folder: Path) -> str:
+    """Return what tells a checkpoint from another, without reading gigabytes.
+
+    Small files count as a whole, of large ones the size and pieces over the whole length: another
+    training changes all of a file.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted((*folder.glob("*.json"), *folder.glob("*.safetensors"))):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            for start in range(0, size, max(PIECE, size // NUM_PIECES)):
+                file.seek(start)
+                digest.update(file.read(PIECE))
+    return digest.hexdigest()
 
 
 def start_folder(files: OutputFiles, settings: Mapping[str, Any], *, resume: bool) -> None:

@@ -42,7 +42,7 @@ def evaluate(
     seed: int,
     output_dir: Path | None = None,
     resume: bool = False,
-    policy: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
     ranks: Ranks | None = None,
     console: Console | None = None,
 ) -> EvaluationResult:
@@ -55,7 +55,7 @@ def evaluate(
         seed: First seed. `vlakit collect` counts from 0, so 1000 (LeRobot's) is unseen.
         output_dir: Where log, videos, traces and errors go; None writes nothing.
         resume: Go on with what `output_dir` holds; otherwise it is begun anew.
-        policy: What tells one policy from another, for `resume`.
+        identity: What tells one policy from another, for `resume`.
         ranks: The processes that share the work, inside their context; None is this one alone.
         console: Where progress is shown; None is stderr.
 
@@ -67,7 +67,7 @@ def evaluate(
         SimulatorError: A simulator cannot run.
     """
     ranks = ranks or Ranks()
-    settings = run_settings(env_config, eval_config, seed=seed, policy=policy or {})
+    settings = run_settings(env_config, eval_config, seed=seed, identity=identity or {})
     run = _Evaluation(
         planner=planner,
         env_config=env_config,
@@ -193,14 +193,15 @@ class _Evaluation:
         return [self.files.log(rank) for rank in ranks]
 
     def _finish_logs(self, tasks: Sequence[TaskResult]) -> None:
-        """Leave one log, in order; where folders are not shared, every machine gets it."""
+        """Leave one log, in order."""
         if self.files is None:
             return
-        if self.ranks.local_rank == 0:
+        self.ranks.gather(None)  # until then others may read logs
+        if self.ranks.is_first:
             write_log(self.files.log(), tasks)
-        self.ranks.gather(None)  # until then nobody's log is removed
-        if self.ranks.rank:
-            self.files.log(self.ranks.rank).unlink(missing_ok=True)
+            for log in self.files.logs():
+                if log != self.files.log():
+                    log.unlink()
 
     def _instruction(self, entry: TaskEntry) -> str:
         given = self.eval_config.instructions.get(entry.name, self.eval_config.instruction)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from vlakit.environments.base import EnvConfig, StepResult
 from vlakit.errors import SimulatorError
 from vlakit.features import ACTION, OBS_IMAGE, OBS_STATE
+
+BROKEN = ("missing", "refuse")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +29,16 @@ class ToyEnvConfig(EnvConfig):
     episode_length: int = 20
     size: int = 8
     goal: float = 3.0
+    once_dir: str = ""
+    """Folder where `exit_once` and `hang_once` remember the seeds that they have spoilt."""
 
     @property
     def type(self) -> str:
         return "toy"
 
     def task_names(self) -> Iterable[str]:
-        return ("push", "pull", "crash", "exit", "hang", "missing", "refuse", "fail")
+        good = ("push", "pull", "fail")
+        return (*good, "crash", "crash_odd", "exit", "exit_once", "hang", "hang_once", *BROKEN)
 
     def instruction(self, task: str) -> str:
         return f"{task} the point"
@@ -59,18 +65,26 @@ class ToyEnvironment:
         self.init_state: int | None = None
         self.num_pictures = 0
         self._position = np.zeros(3)
+        self._seed = 0
+
+    def _is_first_time(self) -> bool:
+        marker = Path(self.config.once_dir) / f"{self.name}_{self._seed}"
+        if marker.exists():
+            return False
+        marker.touch()
+        return True
 
     def reset(self, seed: int) -> None:
         self._position = np.random.default_rng(seed).uniform(-1, 1, 3)
-        self.num_clipped = 0
+        self._seed, self.num_clipped = seed, 0
 
     def step(self, action: NDArray[Any]) -> StepResult:
-        if self.name == "crash":
+        if self.name == "crash" or (self.name == "crash_odd" and self._seed % 2):
             raise RuntimeError("the point fell off the table")
-        if self.name == "exit":
+        if self.name == "exit" or (self.name == "exit_once" and self._is_first_time()):
             print("last words of the toy", file=sys.stderr, flush=True)  # noqa: T201
             os._exit(7)
-        if self.name == "hang":
+        if self.name == "hang" or (self.name == "hang_once" and self._is_first_time()):
             time.sleep(60)
         clipped = np.clip(action, -1, 1)
         self.num_clipped += int((clipped != action).any())
