@@ -67,7 +67,7 @@ def read_arguments(argv: Sequence[str], now: datetime) -> CompareArguments:
         at = rest.index("--output_dir")
         output_dir = Path(*rest[at + 1 : at + 2])
         del rest[at : at + 2]
-    return CompareArguments(*given, output_dir, rest)
+    return CompareArguments(given[0], given[1], output_dir, rest)
 
 
 def _split(argument: str, flag: str) -> list[str]:

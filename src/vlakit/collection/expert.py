@@ -7,7 +7,6 @@ of their seeds, so the dataset is the same for any number of workers.
 
 from __future__ import annotations
 
-import json
 import select
 import shutil
 import time
@@ -22,6 +21,7 @@ from rich.progress import Progress
 
 from vlakit.collection.config import CollectConfig
 from vlakit.datasets import LeRobotDatasetWriter
+from vlakit.environments.collection_record import write_record
 from vlakit.environments.expert_episode import ExpertEpisode
 from vlakit.environments.messages import Message
 from vlakit.environments.vector import available_cores
@@ -31,7 +31,6 @@ from vlakit.features import TASK
 from vlakit.progress import progress_bar
 
 COUNTED = "episodes kept, {task.fields[failed]} failed"
-RECORD_FILE = "vlakit_collection.jsonl"
 MAX_FAILURES_PER_EPISODE = 4
 """An expert that fails more often than this (plus ten) is given up."""
 
@@ -102,7 +101,7 @@ def collect(config: CollectConfig, *, console: Console | None = None) -> Collect
     except (VlakitError, OSError):
         shutil.rmtree(root, ignore_errors=True)
         raise
-    _write_record(root / "meta" / RECORD_FILE, config, summaries)
+    _write_record(root, config, summaries)
     return CollectionSummary(root, summaries, time.monotonic() - started)
 
 
@@ -194,17 +193,16 @@ def _check_failures(config: CollectConfig, summary: TaskSummary) -> None:
         )
 
 
-def _write_record(path: Path, config: CollectConfig, summaries: list[TaskSummary]) -> None:
-    """Write how the dataset was made: one line of settings, then one line per attempt."""
+def _write_record(root: Path, config: CollectConfig, summaries: list[TaskSummary]) -> None:
     settings = asdict(config) | {"env": {"type": config.env.type, **asdict(config.env)}}
-    lines: list[dict[str, Any]] = [{"settings": settings}]
+    attempts: list[dict[str, Any]] = []
     episode_index = 0
     for summary in summaries:
         for seed in sorted(summary.kept_seeds + summary.failed_seeds):
             success = seed in summary.kept_seeds
             index = episode_index if success else None
-            lines.append(
+            attempts.append(
                 {"task": summary.task, "seed": seed, "success": success, "episode_index": index}
             )
             episode_index += int(success)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_record(root, settings, attempts)

@@ -59,3 +59,18 @@ def record_expert_episode(
         return ExpertEpisode(seed, False, len(rows), {})
     frames = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return ExpertEpisode(seed, True, len(rows), frames)
+
+
+def with_noise(actions: NDArray[np.float32], seed: int, noise: float) -> NDArray[np.float32]:
+    """Return what was executed where these actions of an expert were recorded.
+
+    Args:
+        actions: (steps, action_dim), as recorded from the first step on.
+        seed: Of the episode.
+        noise: Standard deviation, as given to `record_expert_episode`.
+    """
+    executed = actions.copy()
+    if noise:
+        generator = np.random.default_rng([seed, NOISE_STREAM])
+        executed[:, :3] += generator.normal(0.0, noise, (len(actions), 3)).astype(np.float32)
+    return executed

@@ -32,7 +32,7 @@ MAX_FILMED_PAIRS = 12
 EXPLAINED = (
     "Difference: success rate of B minus that of A, with Newcombe's 95 % interval for pairs. p: "
     "exact two-sided McNemar test that both succeed equally often, not corrected for the number of "
-    "tasks. Each row has the same episodes on both sides, without those in which a simulator failed."
+    "tasks. Each row has the same episodes on both sides, without those where a simulator failed."
 )
 
 

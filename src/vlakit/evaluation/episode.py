@@ -43,7 +43,7 @@ class RunningEpisode:
     ) -> None:
         generator = torch.Generator().manual_seed(rollout.seed)
         self.rollout = rollout
-        self.memory = EpisodeMemory(rollout.seed, instruction, generator)
+        self.memory = EpisodeMemory(rollout.seed, instruction, generator, rollout.entry.name)
         self.result = EpisodeResult(rollout.seed, retries=retries, error_file=error_file)
         self.film: EpisodeFilm | None = None
         self._observation: Mapping[str, NDArray[Any]] = {}

@@ -24,6 +24,8 @@ class EpisodeMemory:
     instruction: str
     generator: torch.Generator
     """Noise of this episode, seeded with its seed; on the CPU."""
+    task: str = ""
+    """The simulator's name of the task; planners that are policies look at the instruction."""
     num_plans: int = 0
     last_action: NDArray[np.float32] | None = None
     """What the robot was told last, in its units; held when a plan cannot be decoded."""

@@ -72,6 +72,7 @@ class Schedule:
         stop_width: A task is decided once its 95 % interval is narrower than this fraction.
         done: Rollouts that were done before: (task, seed) -> outcome.
         share: The part that is handed out here; outcomes of others come with `add`.
+        seeds: Task name -> its seeds, each one once, in the place of those that count on.
     """
 
     def __init__(
@@ -83,17 +84,20 @@ class Schedule:
         stop_width: float | None = None,
         done: Mapping[tuple[TaskEntry, int], EpisodeResult] | None = None,
         share: Share | None = None,
+        seeds: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        self._first_seed, self._n_episodes, self._stop_width = first_seed, n_episodes, stop_width
+        self._stop_width = stop_width
+        counted = range(first_seed, first_seed + n_episodes)
+        self._seeds = {entry: counted if seeds is None else seeds[entry.name] for entry in entries}
         done, share = done or {}, share or Share()
         self._tasks: dict[TaskEntry, _Task] = {}
-        for number, entry in enumerate(entries):
-            ours = (
+        for number, (entry, of_task) in enumerate(self._seeds.items()):
+            waiting = deque(
                 index
-                for index in range(n_episodes)
+                for index, seed in enumerate(of_task)
                 if (index * len(entries) + number) % share.world_size == share.rank
+                and (entry, seed) not in done
             )
-            waiting = deque(i for i in ours if (entry, first_seed + i) not in done)
             self._tasks[entry] = _Task(entry, waiting)
         for (entry, seed), result in done.items():
             self.add(entry, seed, result)
@@ -112,7 +116,7 @@ class Schedule:
         task = next(same, None) or max(tasks, key=lambda t: len(t.waiting) / (1 + t.num_running))
         task.num_running += 1
         index = task.waiting.popleft()
-        return Rollout(task.entry, index, self._first_seed + index)
+        return Rollout(task.entry, index, self._seeds[task.entry][index])
 
     def finish(self, rollout: Rollout, result: EpisodeResult) -> None:
         """Take in the outcome of a rollout that was taken."""
@@ -121,8 +125,8 @@ class Schedule:
 
     def add(self, entry: TaskEntry, seed: int, result: EpisodeResult) -> None:
         """Take in an outcome from elsewhere; one that nobody asked for is left out."""
-        index = seed - self._first_seed
-        if entry in self._tasks and 0 <= index < self._n_episodes:
+        if seed in self._seeds.get(entry, ()):
+            index = self._seeds[entry].index(seed)
             self._tasks[entry].add(index, result, self._stop_width)
 
     def drop(self, rollout: Rollout) -> None:
@@ -137,7 +141,7 @@ class Schedule:
     def num_wanted(self, entry: TaskEntry) -> int:
         """Return how many rollouts of a task count, as far as is known."""
         decided_after = self._tasks[entry].decided_after
-        return self._n_episodes if decided_after is None else decided_after
+        return len(self._seeds[entry]) if decided_after is None else decided_after
 
     def outcomes(self, entry: TaskEntry) -> list[EpisodeResult]:
         """Return what a task gave so far, in the order of seeds, without what does not count."""
