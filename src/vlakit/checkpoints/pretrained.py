@@ -9,9 +9,9 @@ that a model built on the meta device never exists twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,8 @@ def load_state(
     rename: Callable[[str], str] | None = None,
     tied: Mapping[str, str] | None = None,
     prefix: str = "",
+    stand_ins: Mapping[str, str] | None = None,
+    cut_rows: Collection[str] = (),
 ) -> None:
     """Fill a model with a checkpoint's weights, in the model's types.
 
@@ -124,6 +126,8 @@ def load_state(
         rename: from a stored name to the model's.
         tied: model name -> model name of the tensor that it shares; either may be stored, or both.
         prefix: only tensors whose model name starts so belong to the files.
+        stand_ins: model name -> model name of the tensor that it copies where it is not stored.
+        cut_rows: model names of tables that may be stored with more rows, of which the first count.
 
     Raises:
         CheckpointError: when tensors are missing, unexpected, misshaped or unreadable.
@@ -131,7 +135,9 @@ def load_state(
     tied = tied or {}
     names = {tied.get(name, name) for name in model.state_dict() if name.startswith(prefix)}
     expected = {name: model.get_parameter(name) for name in names}
-    chosen = _match(expected, stored_tensors(folder), rename or (lambda name: name), tied)
+    stored = [(rename(t.key) if rename else t.key, t) for t in stored_tensors(folder)]
+    stored += _stand_ins(stored, stand_ins or {})
+    chosen = _match(expected, _cut(stored, expected, cut_rows), tied)
     _refuse_unequal_twins(chosen, folder)
     by_file: dict[Path, list[tuple[str, str]]] = {}
     for name, copies in chosen.items():
@@ -139,7 +145,9 @@ def load_state(
     for file, entries in by_file.items():
         with _open(file) as content:
             for name, key in entries:
-                _assign(model, name, content.get_tensor(key), device)
+                value = content.get_tensor(key)
+                value = value[: len(expected[name])] if name in cut_rows else value
+                _assign(model, name, value, device)
 
 
 def save_state(
@@ -188,19 +196,42 @@ def _open(file: Path) -> Iterator[Any]:
         ) from error
 
 
+def _stand_ins(
+    stored: Iterable[tuple[str, StoredTensor]], stand_ins: Mapping[str, str]
+) -> list[tuple[str, StoredTensor]]:
+    """Return, for names that are not stored, the tensors that they copy."""
+    known = dict(stored)
+    return [
+        (name, known[other])
+        for name, other in stand_ins.items()
+        if name not in known and other in known
+    ]
+
+
+def _cut(
+    stored: Iterable[tuple[str, StoredTensor]],
+    expected: Mapping[str, Tensor],
+    cut_rows: Collection[str],
+) -> Iterator[tuple[str, StoredTensor]]:
+    """Yield the tensors with the shapes that they have once surplus rows are cut off."""
+    for name, tensor in stored:
+        if name in cut_rows and name in expected and tensor.shape[:1] > expected[name].shape[:1]:
+            yield name, replace(tensor, shape=(len(expected[name]), *tensor.shape[1:]))
+        else:
+            yield name, tensor
+
+
 def _match(
     expected: Mapping[str, Tensor],
-    stored: Iterable[StoredTensor],
-    rename: Callable[[str], str],
+    stored: Iterable[tuple[str, StoredTensor]],
     tied: Mapping[str, str],
 ) -> dict[str, list[StoredTensor]]:
     """Return the stored tensors of each name, or raise with everything that does not fit."""
     chosen: dict[str, list[StoredTensor]] = {}
     unexpected, misshaped, folder = [], [], Path()
-    for tensor in stored:
+    for own_name, tensor in stored:
         folder = tensor.file.parent
-        name = rename(tensor.key)
-        name = tied.get(name, name)
+        name = tied.get(own_name, own_name)
         if name not in expected:
             unexpected.append(tensor.key)
             continue

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from vlakit.checkpoints.pretrained import save_state
 from vlakit.errors import DeviceError, ProcessingError
+from vlakit.features import ACTION_ANCHOR
 from vlakit.policies.action_queue import ActionQueue
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.processors import Origin, save_companions
+from vlakit.processing.relative_actions import Anchor
 
 ConfigT = TypeVar("ConfigT", bound=PolicyConfig)
 
@@ -29,6 +31,7 @@ class Policy(nn.Module, Generic[ConfigT]):
         super().__init__()
         self.config = config
         self._queue = ActionQueue(n_action_steps)
+        self._chunk_state: Tensor | None = None
         self.origin: Origin | None = None
         """The checkpoint that the weights come from; `from_pretrained` sets it."""
 
@@ -106,9 +109,17 @@ class Policy(nn.Module, Generic[ConfigT]):
         return None
 
     def select_action(self, batch: Mapping[str, Any], noise: Tensor | None = None) -> Tensor:
-        """Return the next action, (batch, action_dim); predicts a chunk when none is left."""
+        """Return the next action, (batch, action_dim); predicts a chunk when none is left.
+
+        Relative actions stay relative to the state that their chunk was predicted from: the
+        postprocessor gets that one back, though the preprocessor has seen newer ones.
+        """
+        anchor: Anchor | None = batch.get(ACTION_ANCHOR)
         if not self._queue:
             self._queue.refill(self.predict_action_chunk(batch, noise=noise))
+            self._chunk_state = None if anchor is None else anchor.state
+        if anchor is not None:
+            anchor.state = self._chunk_state
         return self._queue.pop()
 
     def reset(self) -> None:

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, ClassVar, Literal
 
 from vlakit.errors import ConfigError
@@ -18,13 +16,13 @@ from vlakit.features import (
     NormalizationMode,
     PolicyFeature,
 )
-from vlakit.hub import presets
+from vlakit.policies.backbones.paligemma_config import VARIANTS
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.config_checks import check_chunk, check_normalization, check_vector, expect
 
 PALIGEMMA = "google/paligemma-3b-pt-224"
 TINY_PRESET = "tiny-paligemma"
-"""Sizes and text tokenizer of the variant `tiny`."""
+"""Text tokenizer of the variant `tiny`, whose sizes are in `paligemma_config.VARIANTS`."""
 
 _DEFAULT_RESOLUTION = (224, 224)
 
@@ -96,7 +94,7 @@ class PI0FastConfig(PolicyConfig):
     validate_action_token_prefix: bool = True
     """With reference decoding, refuse chunks that do not begin with `Action: `."""
     use_kv_cache: bool = True
-    """Keep keys and values between tokens; false computes everything anew for each."""
+    """With reference decoding, keep keys and values between tokens; false computes all anew."""
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_normalization)
     """How each type of feature is scaled. The state should end up in [-1, 1]: try QUANTILES."""
     gradient_checkpointing: bool = False
@@ -151,7 +149,9 @@ class PI0FastConfig(PolicyConfig):
         if self.text_tokenizer_name == PALIGEMMA:
             values["text_tokenizer_name"] = TINY_PRESET
         if tuple(self.image_resolution) == _DEFAULT_RESOLUTION:
-            values["image_resolution"] = (_tiny_resolution(),) * 2
+            vision = (self.paligemma_config or {}).get("vision_config") or {}
+            side = vision.get("image_size", VARIANTS["tiny"]["vision_config"]["image_size"])
+            values["image_resolution"] = (side, side)
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -198,12 +198,6 @@ class PI0FastConfig(PolicyConfig):
                 "output_features": self.output_features | {ACTION: self.action_feature or action},
             }
         )
-
-
-@cache
-def _tiny_resolution() -> int:
-    config = json.loads((presets()[TINY_PRESET] / "config.json").read_text(encoding="utf-8"))
-    return int(config["vision_config"]["image_size"])
 
 
 _COUNTS = (

@@ -145,7 +145,7 @@ class PromptTokens(Step):
         rows[:] = [row[: self.max_length] for row in rows]
 
 
-def stored_tokenizer(folder: Path, artifact: str | None) -> Path | None:
+def stored_tokenizer(folder: Path, artifact: str | None = None) -> Path | None:
     """Return the folder of a checkpoint's own text tokenizer, None when it has none."""
     stored = folder / (artifact or TOKENIZER_FOLDER)
     return stored if (stored / "tokenizer.json").is_file() else None
