@@ -14,7 +14,7 @@ from vlakit.files import write_json
 from vlakit.processing.fast.tokenizer import FastTokenizer
 from vlakit.progress import progress_bar
 from vlakit.training.fast_tokenizer.data import TrainingData
-from vlakit.training.fast_tokenizer.notices import data_notices, refusal_notices
+from vlakit.training.fast_tokenizer.notices import data_notices, tokenizer_notices
 from vlakit.training.fast_tokenizer.report import (
     MAX_MEASURED,
     Measured,
@@ -86,7 +86,10 @@ class Fitted:
 
     def notices(self) -> list[str]:
         """Return what a user should know before using the tokenizer."""
-        return [*data_notices(self.data), *refusal_notices(self.tokenizer, self.measured)]
+        return [
+            *data_notices(self.data),
+            *tokenizer_notices(self.data, self.tokenizer, self.measured),
+        ]
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer, its normaliser, `metadata.json` and `report.json`."""

@@ -76,13 +76,22 @@ def _clipping_notice(data: TrainingData) -> str | None:
     )
 
 
-def refusal_notices(tokenizer: FastTokenizer, measured: Measured) -> list[str]:
-    """Return what a user should know of chunks that the tokenizer cannot encode."""
-    if not measured.refused_chunks:
-        return []
-    return [
-        f"{measured.refused_chunks:.2%} of the dataset's chunks have a coefficient below "
-        f"{tokenizer.min_token}, the lowest of the sample (they reach "
-        f"{measured.lowest_coefficient}): `vlakit train` refuses such chunks. Fit with "
-        "--cover=dataset."
-    ]
+def tokenizer_notices(
+    data: TrainingData, tokenizer: FastTokenizer, measured: Measured
+) -> list[str]:
+    """Return what a user should know of the fitted tokenizer."""
+    found = []
+    if tokenizer.vocab_size < data.flags.vocab_size:
+        more = " Give a larger --sample_fraction." if data.flags.sample_fraction < 1 else ""
+        found.append(
+            f"the {len(data.training):,} training chunks repeat too little for more than "
+            f"{tokenizer.vocab_size} of the --vocab_size={data.flags.vocab_size} asked for.{more}"
+        )
+    if measured.refused_chunks:
+        found.append(
+            f"{measured.refused_chunks:.2%} of the dataset's chunks have a coefficient below "
+            f"{tokenizer.min_token}, the lowest of the sample (they reach "
+            f"{measured.lowest_coefficient}): `vlakit train` refuses such chunks. Fit with "
+            "--cover=dataset."
+        )
+    return found
