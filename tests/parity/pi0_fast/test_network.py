@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.fixtures_root import cases
 from tests.parity.pi0_fast.network_case import NetworkCase
-from vlakit.policies.backbones.layers import take_columns
+from vlakit.policies.attention_mask import prefix_mask
 from vlakit.policies.pi0_fast.model import PI0FastInputs, PI0FastModel
 from vlakit.policies.pi0_fast.sequence import keep_visible, token_positions
 
@@ -81,8 +81,6 @@ def test_positions_and_visibility_equal_lerobot(case: NetworkCase) -> None:
     columns = torch.cat((columns, torch.arange(first, first + ids.shape[1])))
     assert torch.equal(token_positions(is_real), recorded["train.position_ids"][:, columns])
     allowed = recorded["train.attn_allowed"][:, 0][:, columns][:, :, columns]
-    from vlakit.policies.attention_mask import prefix_mask
-
     seen = prefix_mask(is_real, prefix.length, torch.arange(is_real.shape[1])[None])[:, 0]
     asks = is_real[:, :, None].expand_as(seen)
     assert torch.equal(seen & asks, allowed & asks)

@@ -10,8 +10,8 @@ from torch import Tensor
 class KVCache:
     """Per layer, keys and values of `length` positions, allocated once.
 
-    The prefix is written once; the suffix overwrites its own slots at every denoising step, so
-    memory and shapes never change between steps.
+    The prefix is written once. What follows either overwrites its own slots, as the denoised
+    suffix of flow matching does, or moves `start` on, token by token. Memory never grows.
     """
 
     def __init__(

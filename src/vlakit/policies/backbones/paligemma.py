@@ -64,6 +64,14 @@ class PaliGemma(nn.Module):
         self.model.vision_tower.vision_model.recompute_layers = enabled
         self.language_model.recompute_layers = enabled
 
+    def compile_blocks(self, mode: str) -> None:
+        """Compile norms and MLPs of both towers' layers with torch.compile, at their first use."""
+        vision = self.model.vision_tower.vision_model.encoder.layers
+        for layer in (*vision, *self.language_model.layers):
+            for name, block in layer.named_children():
+                if name != "self_attn":
+                    block.compile(mode=mode)
+
     def embed_images(self, images: Tensor) -> Tensor:
         """Return one embedding per patch, (images, patches, text hidden_size) float32.
 
@@ -84,17 +92,16 @@ class PaliGemma(nn.Module):
         """
         for module in self.modules():
             _init_module(module)
-        towers = {
-            self.model.vision_tower.vision_model.encoder: ("self_attn.out_proj", "mlp.fc2"),
-            self.language_model: ("self_attn.o_proj", "mlp.down_proj"),
-        }
+        vision = list(self.model.vision_tower.vision_model.encoder.layers)
+        text = list(self.language_model.layers)
         with torch.no_grad():
-            for tower, names in towers.items():
-                layers = tower.get_submodule("layers")
-                for layer in layers.children():
+            for layers, names in (
+                (vision, ("self_attn.out_proj", "mlp.fc2")),
+                (text, ("self_attn.o_proj", "mlp.down_proj")),
+            ):
+                for layer in layers:
                     for name in names:
-                        weight = layer.get_submodule(name).get_parameter("weight")
-                        weight.mul_((2 * len(list(layers.children()))) ** -0.5)
+                        layer.get_parameter(f"{name}.weight").mul_((2 * len(layers)) ** -0.5)
             self.lm_head.weight.mul_(0.1)
 
 

@@ -60,7 +60,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         wants_hidden, wants_head = (wants_gradient and need for need in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_head = torch.zeros_like(head) if wants_head else None
+        grad_head = torch.empty_like(head) if wants_head else None
         total = torch.zeros((), device=hidden.device)
         for start in range(0, hidden.shape[0], rows):
             block = slice(start, start + rows)
@@ -72,7 +72,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None:
                 torch.mm(gradient, head, out=grad_hidden[block])
             if grad_head is not None:
-                grad_head.addmm_(gradient.T, hidden[block])
+                grad_head.addmm_(gradient.T, hidden[block], beta=min(start, 1))  # 0: overwrites
         ctx.gradients = (grad_hidden, grad_head)
         return total
 

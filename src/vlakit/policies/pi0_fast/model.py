@@ -92,8 +92,8 @@ class PI0FastModel(nn.Module):
         if tuple(config.image_resolution) != (side, side):
             raise ConfigError(
                 f"--policy.image_resolution={list(config.image_resolution)} does not fit the "
-                f"vision tower, which takes images of [{side}, {side}]. Give that resolution, or another "
-                "vision_config.image_size in --policy.paligemma_config."
+                f"vision tower, which takes images of [{side}, {side}]. Give that resolution, or "
+                "another vision_config.image_size in --policy.paligemma_config."
             )
         self.paligemma_with_expert = PaliGemmaHolder(sizes)
         self.paligemma.store_in(dtype)
@@ -109,6 +109,17 @@ class PI0FastModel(nn.Module):
         """Draw fresh weights from torch's global generator."""
         self.paligemma.init_weights()
 
+    def compile_blocks(self, mode: str) -> None:
+        """Compile the norms and MLPs of all layers with torch.compile, at their first use.
+
+        Lengths that change do not compile anew. Attention is left to its own kernel: compiled on a
+        CPU with changing lengths, torch 2.13 stops in its backward pass on a wrong stride.
+
+        Args:
+            mode: torch.compile's, such as `default` or `max-autotune`.
+        """
+        self.paligemma.compile_blocks(mode)
+
     def loss(self, inputs: PI0FastInputs, action_ids: Tensor, action_mask: Tensor) -> Tensor:
         """Return the cross entropy of the action tokens, a float32 scalar.
 
@@ -121,8 +132,9 @@ class PI0FastModel(nn.Module):
             action_ids: (batch, tokens) int64, padded on the right.
             action_mask: (batch, tokens) bool, True at real tokens.
         """
-        longest = last_column(action_mask.cpu())
-        ids, is_counted = action_ids[:, :longest], action_mask[:, :longest].bool()
+        on_host = action_mask.bool().cpu()
+        longest = last_column(on_host)
+        ids, is_counted = action_ids[:, :longest], on_host[:, :longest].to(action_ids.device)
         prefix, suffix = self._embed(inputs, ids[:, :-1])  # nothing follows the last token
         is_real = torch.cat((prefix.is_real, is_counted[:, :-1]), dim=1)
         columns = torch.arange(prefix.length, is_real.shape[1], device=ids.device)
@@ -265,6 +277,8 @@ class PI0FastModel(nn.Module):
 
     def _embed_images(self, images: Tensor) -> Tensor:
         """Return (batch, cameras * patches, width) from (batch, cameras, 3, side, side)."""
+        if not images.shape[1]:
+            return images.new_zeros(images.shape[0], 0, self.sizes.text.hidden_size)
         embedded = self.paligemma.embed_images(images.flatten(0, 1))
         return embedded.unflatten(0, images.shape[:2]).flatten(1, 2)
 

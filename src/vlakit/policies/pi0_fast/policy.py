@@ -283,6 +283,4 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
 
     def _compile(self) -> None:
         if self.config.compile_model:
-            paligemma = self.model.paligemma
-            for part in (paligemma.model.vision_tower, paligemma.language_model):
-                part.compile(mode=self.config.compile_mode)
+            self.model.compile_blocks(self.config.compile_mode)
