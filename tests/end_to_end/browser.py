@@ -13,6 +13,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -34,6 +35,14 @@ FLAGS = (
     "--autoplay-policy=no-user-gesture-required",
     "--hide-scrollbars",
 )
+LAUNCHER = """
+import fcntl, os, sys
+reading, writing = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(reading, 3)
+os.dup2(writing, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Moves the pipes to the numbers that the browser expects, and becomes the browser."""
 TIMEOUT_S = 60.0
 
 
@@ -50,11 +59,10 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_browser, self._requests = os.pipe()
         self._replies, from_browser = os.pipe()
-        # The shell moves the pipes to the numbers that the browser expects.
-        script = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
-        command = ["sh", "-c", script, "sh", program, *FLAGS]
+        pipes = [str(to_browser), str(from_browser)]
+        flags = [*FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
         self._process = subprocess.Popen(
-            [*command, f"--user-data-dir={self._profile.name}", "about:blank"],
+            [sys.executable, "-S", "-c", LAUNCHER, *pipes, program, *flags],
             pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -67,6 +75,13 @@ class Browser:
         self._session: str | None = None
         self.events: list[dict[str, Any]] = []
         """Every event since the page was opened."""
+        try:
+            self._open_page()
+        except (EOFError, OSError):
+            self.close()
+            raise
+
+    def _open_page(self) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
