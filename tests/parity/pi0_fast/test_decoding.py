@@ -48,6 +48,16 @@ def as_reference(
     return decode_as_reference(model, inputs, vocabulary_of(case), **settings | changes)
 
 
+def constrained_decoder(case: NetworkCase, **changes: Any) -> ConstrainedDecoder:
+    settings: dict[str, Any] = {
+        "num_coefficients": case.config.chunk_size * case.config.action_dim,
+        "max_steps": case.config.max_decoding_steps,
+        "layout": "lerobot",
+        "temperature": 0.0,
+    }
+    return ConstrainedDecoder(vocabulary_of(case), FAST.token_bytes, **settings | changes)
+
+
 @pytest.mark.parametrize("way", ["kv", "nokv"])
 @pytest.mark.parametrize("name", RANDOM_CASES)
 def test_reference_decoding_gives_lerobot_s_tokens(name: str, way: str) -> None:
@@ -63,6 +73,20 @@ def test_reference_sampling_gives_lerobot_s_tokens() -> None:
     torch.manual_seed(sampling["seed"])
     ids = as_reference(case, model, inputs, temperature=sampling["temperature"])
     assert torch.equal(ids, case.tensors("infer_expected")["seeded_temp.tokens"])
+
+
+@pytest.mark.parametrize("layout", ["lerobot", "openpi"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("name", RANDOM_CASES)
+def test_networks_that_were_never_trained_spell_chunks(
+    name: str, temperature: float, layout: str
+) -> None:
+    case = NetworkCase(name)
+    decoder = constrained_decoder(case, temperature=temperature, layout=layout, max_steps=256)
+    generated = decoder.decode(case.model().eval(), case.inputs("infer"))
+    assert not generated.failures
+    sizes = {"horizon": case.config.chunk_size, "action_dim": case.config.action_dim}
+    assert len(FAST.decode(generated.codes, **sizes)) == len(case.actions[0])
 
 
 class Overfitted(NetworkCase):
@@ -87,13 +111,7 @@ class Overfitted(NetworkCase):
         )
 
     def constrained(self, dtype: str, **changes: Any) -> Generated:
-        settings: dict[str, Any] = {
-            "num_coefficients": self.config.chunk_size * self.config.action_dim,
-            "max_steps": self.config.max_decoding_steps,
-            "layout": "lerobot",
-            "temperature": 0.0,
-        }
-        decoder = ConstrainedDecoder(vocabulary_of(self), FAST.token_bytes, **settings | changes)
+        decoder = constrained_decoder(self, **changes)
         return decoder.decode(self.model(dtype).eval(), self.infer_inputs)
 
 

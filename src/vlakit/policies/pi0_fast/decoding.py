@@ -233,6 +233,7 @@ def _sample(probabilities: Tensor, uniforms: Tensor | None) -> Tensor:
         return torch.multinomial(probabilities, 1).squeeze(1)
     cumulative = probabilities.float().cumsum(-1)
     is_beyond = cumulative > (uniforms * cumulative[:, -1])[:, None]
+    # Sums made in parallel need not rise evenly: a column of probability 0 could seem to be hit, or
+    # none at all.
     is_hit = is_beyond & (probabilities > 0)
-    # Rounding can leave a uniform close to 1 without a hit.
     return torch.where(is_hit.any(-1), is_hit.int().argmax(-1), probabilities.argmax(-1))
