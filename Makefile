@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every target installs what it needs first. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench docs clean
+.PHONY: help demo libero test test-all check bench docs clean
 SHELL := /bin/sh
 
 RUN := .venv/bin/
@@ -15,16 +15,22 @@ help: ## List the targets
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt tools/bootstrap.sh
-	@sh tools/bootstrap.sh metaworld,dev
+	@sh tools/bootstrap.sh metaworld,pusht,dev
 	@touch .venv/.metaworld $@
+
+.venv/.libero: pyproject.toml constraints.txt tools/bootstrap.sh
+	@sh tools/bootstrap.sh libero
+	@touch $@
 
 demo: .venv/.metaworld ## Record, train and evaluate EO-1 on Meta-World; writes outputs/demo/report.html
 	@$(RUN)vlakit demo $(ARGS)
 
+libero: .venv/.libero ## Install the simulator LIBERO as well (1 GB)
+
 test: .venv/.dev ## Run the default tests (CPU, no network, minutes)
 	@$(PYTEST) $(ARGS)
 
-test-all: .venv/.dev ## Run every test that this machine can run, the slow ones too
+test-all: .venv/.dev .venv/.libero ## Run every test that this machine can run, the slow ones too
 	@$(PYTEST) -m 'not gpu and not network' $(ARGS)
 
 check: .venv/.dev ## Lint, format, types and import direction

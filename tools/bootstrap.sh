@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Make .venv and install vlakit with the extras given, at the versions of constraints.txt.
 # Usage: tools/bootstrap.sh EXTRAS   (for example: metaworld,dev)
+# The extras libero and pusht ask for packages that a rollout never opens, some of which need a compiler or a
+# screen's libraries; here they are installed without those.
 # Installs a missing system library where it can (root or sudo, Debian/Ubuntu), else prints the line to type.
 set -eu
 cd "$(dirname "$0")/.."
@@ -63,10 +65,42 @@ if [ ! -x .venv/bin/python ]; then
 fi
 
 case "$(uname -s):$extras" in
-    Linux:*metaworld*)
+    Linux:*metaworld* | Linux:*libero*)
         has_libraries .venv/bin/python || need "libegl1 libgl1" "simulators render through EGL, which is missing"
         ;;
 esac
 
+install() {
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"
+}
+
+# Packages that pin or ask for what is not needed: installed alone, their real needs before them.
+# pip warns about what they lack then, which is the intention.
+install_alone() {
+    install --no-deps "$@"
+}
+
+plain=""
+for extra in $(printf '%s' "$extras" | tr ',' ' '); do
+    case "$extra" in
+        libero | pusht) ;;
+        *) plain="$plain${plain:+,}$extra" ;;
+    esac
+done
+
 say "installing the packages of constraints.txt (PyTorch is the largest)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
+install -e ".${plain:+[$plain]}"
+case ",$extras," in
+    *,pusht,*)
+        say "installing PushT"
+        install "pymunk<7" pygame shapely opencv-python-headless
+        install_alone gym-pusht
+        ;;
+esac
+case ",$extras," in
+    *,libero,*)
+        say "installing LIBERO (1 GB, robosuite is the largest)"
+        install "mujoco<3.9" scipy numba matplotlib opencv-python-headless easydict termcolor future pyyaml
+        install_alone hf-libero robosuite bddl
+        ;;
+esac

@@ -84,8 +84,8 @@ class EnvConfig(draccus.ChoiceRegistry):
     """Tasks to run, separated by commas."""
     fps: int = 30
     """Control steps per second; also the speed of recorded videos."""
-    episode_length: int = 500
-    """Steps after which an episode counts as failed."""
+    episode_length: int | None = None
+    """Steps after which an episode counts as failed; null is the simulator's own limit."""
     python: str | None = None
     """Interpreter that runs the simulator, such as /opt/sim/bin/python; null is this one."""
 
@@ -93,7 +93,7 @@ class EnvConfig(draccus.ChoiceRegistry):
     """Names that stand for several tasks."""
 
     def __post_init__(self) -> None:
-        if self.fps < 1 or self.episode_length < 1:
+        if self.fps < 1 or (self.episode_length is not None and self.episode_length < 1):
             raise ConfigError(
                 f"--env.fps={self.fps} and --env.episode_length={self.episode_length} must be at "
                 "least 1: give positive numbers."

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vlakit.environments.base import EnvConfig
+from vlakit.environments.libero import LiberoEnvConfig
 from vlakit.environments.metaworld import MetaworldEnvConfig
+from vlakit.environments.pusht import PushTEnvConfig
 from vlakit.errors import ConfigError
 
-__all__ = ["EnvConfig", "MetaworldEnvConfig", "RolloutConfig"]
+__all__ = ["EnvConfig", "LiberoEnvConfig", "MetaworldEnvConfig", "PushTEnvConfig", "RolloutConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vlakit.environments.base import EnvConfig, StepResult
+from vlakit.environments.base import EnvConfig, StepResult, TaskEntry
+from vlakit.environments.gl_backend import backend_note, choose_backend
 from vlakit.environments.metaworld_tasks import INSTRUCTIONS, TASK_GROUPS
-from vlakit.environments.rendering import Camera, choose_backend
+from vlakit.environments.rendering import SceneRenderer
 from vlakit.errors import ConfigError, SimulatorError
 from vlakit.features import ACTION, OBS_IMAGE, OBS_STATE
 
@@ -91,6 +92,16 @@ class MetaworldEnvConfig(EnvConfig):
     def task_names(self) -> Iterable[str]:
         return INSTRUCTIONS
 
+    def task_list(self) -> list[TaskEntry]:
+        for word in self.task.split(","):
+            name = word.strip()
+            ours = name.removeprefix("metaworld-").replace("-v2", "-v3")
+            if name != ours and ours in INSTRUCTIONS:
+                raise ConfigError(
+                    f"--env.task={name} is not a task of Meta-World v3: give --env.task={ours}."
+                )
+        return super().task_list()
+
     def instruction(self, task: str) -> str:
         return INSTRUCTIONS[task]
 
@@ -103,6 +114,9 @@ class MetaworldEnvConfig(EnvConfig):
             OBS_STATE: dict(vector),
             ACTION: dict(vector),
         }
+
+    def check_machine(self) -> list[str]:
+        return [backend_note()]
 
     def make(self, task: str) -> MetaworldEnvironment:
         return MetaworldEnvironment(self, task)
@@ -141,7 +155,7 @@ class MetaworldEnvironment:
         self._expert = ENV_POLICY_MAP[task_name]()
         self._forward = importlib.import_module("mujoco").mj_forward
         self._raw = np.zeros(39)
-        self._cameras: dict[tuple[int, int], Camera] = {}
+        self._renderers: dict[tuple[int, int], SceneRenderer] = {}
         self._place_camera()
 
     def reset(self, seed: int) -> None:
@@ -190,18 +204,19 @@ class MetaworldEnvironment:
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
     def close(self) -> None:
-        for camera in self._cameras.values():
-            camera.close()
-        self._cameras.clear()
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
         self._sim.close()
 
     def _draw(self, height: int, width: int) -> NDArray[np.uint8]:
         name = self.config.camera_name
-        if (height, width) not in self._cameras:
-            self._cameras[height, width] = Camera(
-                self._sim.model, name, height=height, width=width, fast=self.config.fast_render
+        if (height, width) not in self._renderers:
+            is_slow = not self.config.fast_render
+            self._renderers[height, width] = SceneRenderer(
+                self._sim.model, height=height, width=width, multisampling=is_slow, shadows=is_slow
             )
-        picture = self._cameras[height, width].draw(self._sim.data)
+        picture = self._renderers[height, width].draw(self._sim.data, name)
         turned = picture[::-1, ::-1] if name in UPSIDE_DOWN else picture
         return np.ascontiguousarray(turned)
 

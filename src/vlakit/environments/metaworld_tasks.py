@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Meta-World's fifty tasks: what a policy is told, and LeRobot's difficulty groups.
+"""Meta-World's fifty tasks: what a policy is told, and the groups in which they are evaluated.
 
 Meta-World itself has no language. The sentences are ours; tasks that share a scene (open and close)
 differ in as few words as possible, so that a policy has to read them.
-Source of the groups: Seo et al., "Masked World Models for Visual Control" (2022), appendix.
+Source of the groups: mt10 is Meta-World's own; the difficulties, which LeRobot has too, are from
+Seo et al., "Masked World Models for Visual Control" (2022), appendix.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ _MEDIUM = """basketball bin-picking box-close coffee-pull coffee-push hammer peg
 push-wall soccer sweep sweep-into"""
 _HARD = "assembly hand-insert pick-out-of-hole pick-place push push-back"
 _VERY_HARD = "shelf-place disassemble stick-pull stick-push pick-place-wall"
+_MT10 = """reach push pick-place door-open drawer-open drawer-close button-press-topdown
+peg-insert-side window-open window-close"""
 
 TASK_GROUPS: dict[str, tuple[str, ...]] = {
     group: tuple(f"{name}-v3" for name in names.split())
@@ -78,5 +81,6 @@ TASK_GROUPS: dict[str, tuple[str, ...]] = {
         "medium": _MEDIUM,
         "hard": _HARD,
         "very_hard": _VERY_HARD,
+        "mt10": _MT10,
     }.items()
-}
+} | {"mt50": tuple(INSTRUCTIONS)}

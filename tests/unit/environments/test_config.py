@@ -34,8 +34,12 @@ def test_every_task_has_one_sentence_and_one_group() -> None:
         "medium": 11,
         "hard": 6,
         "very_hard": 5,
+        "mt10": 10,
+        "mt50": 50,
     }
-    assert sorted(sum(TASK_GROUPS.values(), ())) == sorted(INSTRUCTIONS)
+    difficulties = [TASK_GROUPS[name] for name in ("easy", "medium", "hard", "very_hard")]
+    assert sorted(sum(difficulties, ())) == sorted(INSTRUCTIONS)
+    assert sorted(TASK_GROUPS["mt50"]) == sorted(INSTRUCTIONS)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,10 @@ def test_every_task_has_one_sentence_and_one_group() -> None:
         ({"task": ""}, "--env.task is empty"),
         ({"task": "drawer-opn-v3"}, "--env.task=drawer-opn-v3 .* Did you mean 'drawer-open-v3'"),
         ({"task": "reach-v3,reach-v3"}, "holds reach-v3 twice"),
+        ({"task": "mt10,reach-v3"}, "holds reach-v3 twice"),
+        ({"task": "push-v2"}, "--env.task=push-v2 .* give --env.task=push-v3"),
+        ({"task": "reach-v3,metaworld-push-v2"}, "give --env.task=push-v3"),
+        ({"task": "mt5"}, "Did you mean 'mt50'"),
         ({"episode_length": 501}, "--env.episode_length=501 is more than 500"),
         ({"fps": 0}, "--env.fps=0"),
         ({"observation_height": 4}, "--env.observation_height=4"),

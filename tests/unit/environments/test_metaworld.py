@@ -10,7 +10,7 @@ import pytest
 
 from vlakit.environments.config import MetaworldEnvConfig
 from vlakit.environments.metaworld import MetaworldEnvironment
-from vlakit.environments.metaworld_tasks import INSTRUCTIONS
+from vlakit.environments.metaworld_tasks import INSTRUCTIONS, TASK_GROUPS
 from vlakit.features import OBS_IMAGE, OBS_STATE
 
 CONFIG = MetaworldEnvConfig(observation_height=48, observation_width=48, render_size=64)
@@ -145,3 +145,10 @@ def test_the_expert_opens_the_drawer_and_that_ends_the_episode(make) -> None:
         assert len(results) < 150
     assert results[-1].success
     assert not any(result.success for result in results[:-1])
+
+
+def test_mt10_is_meta_worlds_own(make) -> None:
+    make("reach-v3")  # chooses what draws, before the simulator is imported
+    from metaworld.env_dict import MT10_V3
+
+    assert TASK_GROUPS["mt10"] == tuple(MT10_V3)
