@@ -16,15 +16,17 @@ from rich.console import Console
 from vlakit.cli.compare import HELP as COMPARE_FLAG
 from vlakit.cli.compare import is_comparison
 from vlakit.cli.compare import main as compare_main
-from vlakit.cli.evaluation_folder import check_folder, kept_on_failure
 from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
-from vlakit.config import encode, parse_flags
+from vlakit.cli.wiring import TYPE_FLAG, is_check, run_check
+from vlakit.cli.wiring import prepare as prepare_check
+from vlakit.config import parse_flags
 from vlakit.environments.config import EnvConfig
 from vlakit.errors import ConfigError
 from vlakit.evaluation.config import EvalConfig
 from vlakit.policies.config import PolicyConfig, register_configs
 
 if TYPE_CHECKING:
+    from vlakit.cli.evaluation_run import Actor
     from vlakit.evaluation.distributed import Ranks
     from vlakit.evaluation.planner import Processor
     from vlakit.evaluation.results import EvaluationResult
@@ -56,13 +58,17 @@ class EvalFlags:
     """Seed of the first rollout of each task; the others count on from it."""
     rename_map: dict[str, str] = field(default_factory=dict)
     """Environment name -> name the policy knows: {"observation.image": "observation.images.a"}."""
+    replay: str | None = None
+    """Play the recorded actions of a dataset again (folder or repository), in the place of a
+    policy, and compare what the simulator shows with what was recorded."""
 
     def output_path(self, now: datetime) -> Path:
         """Return the output folder: given, or named after the time and the job."""
-        assert self.policy is not None
         if self.output_dir is not None:
             return self.output_dir
-        name = self.job_name or f"{self.env.type}_{self.policy.type}"
+        check = "expert" if self.replay is None else "replay"
+        actor = check if self.policy is None else self.policy.type
+        name = self.job_name or f"{self.env.type}_{actor}"
         return Path("outputs/eval") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_{name}"
 
 
@@ -77,11 +83,13 @@ def main(argv: Sequence[str]) -> int:
     given: dict[str, Any] = {}
 
     def prepare(raw: dict[str, Any]) -> dict[str, Any]:
+        if is_check(raw):
+            return prepare_check(raw)
         given.update(raw.get("policy") or {})
         if given.get("path") is None:
             raise ConfigError(
                 "--policy.path is missing: give the checkpoint to evaluate, such as "
-                "outputs/train/.../checkpoints/last/pretrained_model."
+                "outputs/train/.../checkpoints/last/pretrained_model, or --policy.type=expert."
             )
         return with_policy_path(raw)
 
@@ -91,8 +99,11 @@ def main(argv: Sequence[str]) -> int:
         prog="vlakit eval",
         summary=SUMMARY,
         prepare=prepare,
-        extra_flags=PATH_FLAG | COMPARE_FLAG,
+        extra_flags=PATH_FLAG | TYPE_FLAG | COMPARE_FLAG,
     )
+    if flags.policy is None:
+        run_check(flags, Console(stderr=True), argv=argv)
+        return 0
     settings = {key: value for key, value in given.items() if key not in ("path", "device")}
     run(flags, settings, Console(stderr=True), argv=argv)
     return 0
@@ -109,54 +120,45 @@ def run(
         console: Where progress and results are shown.
         argv: The flags as typed.
     """
-    from vlakit.cli.evaluation_output import finish
-    from vlakit.evaluation.distributed import Ranks
+    from vlakit.cli.evaluation_run import run_evaluation
+
+    def make_actor(ranks: Ranks) -> Actor:
+        return _policy(flags, overrides, ranks)
+
+    return run_evaluation(make_actor, flags, console, argv=argv)
+
+
+def _policy(flags: EvalFlags, overrides: Mapping[str, Any], ranks: Ranks) -> Actor:
+    from vlakit.cli.evaluation_run import Actor
     from vlakit.evaluation.planner import check_fit, load_planner
+
+    config = _on_own_device(flags.policy, ranks)
+    notes = check_fit(config, flags.env, flags.rename_map)
+    planner = load_planner(config, overrides, flags.rename_map)
+    return Actor(
+        planner=planner,
+        env=flags.env,
+        identity=_identity(flags, config, overrides) if ranks.is_first else {},
+        settings={
+            "policy": config.type,
+            "checkpoint": config.pretrained_path,
+            "device": planner.device,
+        },
+        notes=notes,
+    )
+
+
+def _identity(
+    flags: EvalFlags, config: PolicyConfig, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what has to be equal, besides simulator and seed, for a run to go on."""
     from vlakit.evaluation.resume import folder_digest
-    from vlakit.evaluation.rollout import evaluate
     from vlakit.hub import resolve
 
-    with Ranks.of_this_process() as ranks:
-        config = _on_own_device(flags.policy, ranks)
-        flags.env.task_list()
-        output_dir = Path(ranks.gather(str(flags.output_path(datetime.now())))[0])
-        check_folder(output_dir, ranks, resume=flags.resume)
-        notes = check_fit(config, flags.env, flags.rename_map)
-        machine = flags.env.check_machine()
-        planner = load_planner(config, overrides, flags.rename_map)
-        folder = resolve(config.pretrained_path or "", revision=config.pretrained_revision)
-        identity = {
-            "checkpoint": folder_digest(folder),
-            "overrides": dict(overrides),
-            "rename_map": flags.rename_map,
-        }
-        if ranks.is_first:  # once nothing can be wrong any more: an error is one line
-            for line in [*(f"note: {note}" for note in notes), *machine]:
-                console.print(line, highlight=False, soft_wrap=True)
-        with kept_on_failure(output_dir):
-            result = evaluate(
-                planner,
-                flags.env,
-                flags.eval,
-                seed=flags.seed,
-                output_dir=output_dir,
-                resume=flags.resume,
-                identity=identity,
-                ranks=ranks,
-                console=console,
-            )
-        if not ranks.is_first:
-            return result
-        return finish(
-            result,
-            output_dir,
-            argv=argv,
-            config=encode(flags),
-            console=console,
-            policy=config.type,
-            checkpoint=config.pretrained_path,
-            device=planner.device,
-        )
+    assert config.pretrained_path is not None
+    folder = resolve(config.pretrained_path, revision=config.pretrained_revision)
+    checkpoint = folder_digest(folder)
+    return {"checkpoint": checkpoint, "overrides": overrides, "rename_map": flags.rename_map}
 
 
 def _on_own_device(config: PolicyConfig | None, ranks: Ranks) -> PolicyConfig:

@@ -34,6 +34,11 @@ class StateDimension:
     motion_correlation: float | None
     """Of its changes with the recorded changes, in [-1, 1]; None when it hardly moves."""
 
+    @property
+    def share(self) -> float:
+        """The largest difference as a share of the range; 0 where both are 0."""
+        return self.max_error / self.range if self.range > 0 else float(self.max_error > 0)
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -59,6 +64,25 @@ class ReplayReport:
     """Largest difference of the first states, as a share of the number's range."""
     state: Sequence[StateDimension]
     cameras: Sequence[Camera]
+
+    @property
+    def summary(self) -> str:
+        """How near the replay came, in one sentence."""
+        if not self.state and not self.cameras:
+            return "Nothing could be compared: there is neither a state nor a camera."
+        parts = []
+        if self.state:
+            worst = max(self.state, key=lambda number: number.share)
+            parts.append(
+                "states equal to the bit"
+                if all(number.max_error == 0 for number in self.state)
+                else f"states differ by at most {worst.share:.1%} of their range ({worst.name})"
+            )
+        parts += [
+            f"{camera.name} by {camera.differences[0]:.1f} of 255 on average"
+            for camera in self.cameras
+        ]
+        return f"Over {self.num_frames} compared frames: {', '.join(parts)}."
 
     @property
     def findings(self) -> list[str]:

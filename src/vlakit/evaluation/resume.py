@@ -21,7 +21,6 @@ from vlakit.evaluation.config import EvalConfig
 from vlakit.evaluation.output_files import OutputFiles
 from vlakit.files import read_json, write_json
 
-PIECE, NUM_PIECES = 65536, 64
 FREE = frozenset(
     f"eval.{name}"
     for name in (
@@ -56,19 +55,12 @@ def run_settings(
 
 
 def folder_digest(folder: Path) -> str:
-    """Return what tells a checkpoint from another, without reading gigabytes.
-
-    Small files count as a whole, of large ones the size and pieces over the whole length: another
-    training changes all of a file.
-    """
+    """Return what tells a checkpoint from any other: a hash of settings, processors and weights."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted((*folder.glob("*.json"), *folder.glob("*.safetensors"))):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:
-            for start in range(0, size, max(PIECE, size // NUM_PIECES)):
-                file.seek(start)
-                digest.update(file.read(PIECE))
+            content = hashlib.file_digest(file, "blake2b").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
     return digest.hexdigest()
 
 
@@ -84,7 +76,7 @@ def start_folder(files: OutputFiles, settings: Mapping[str, Any], *, resume: boo
         ConfigError: There is nothing to go on with, or settings differ.
     """
     if resume:
-        _check_equal(files, settings)
+        check_settings(files, settings)
     else:
         for log in files.logs():
             log.unlink()
@@ -92,7 +84,12 @@ def start_folder(files: OutputFiles, settings: Mapping[str, Any], *, resume: boo
     write_json(files.config, settings)
 
 
-def _check_equal(files: OutputFiles, settings: Mapping[str, Any]) -> None:
+def check_settings(files: OutputFiles, settings: Mapping[str, Any]) -> None:
+    """Make sure that an evaluation may go on with these settings.
+
+    Raises:
+        ConfigError: There is nothing to go on with, or something differs that may not.
+    """
     stored = read_json(
         files.config,
         ConfigError,
@@ -103,7 +100,9 @@ def _check_equal(files: OutputFiles, settings: Mapping[str, Any]) -> None:
     # As JSON: what was stored went that way, too.
     before, now = _flat(stored), _flat(json.loads(json.dumps(settings)))
     for name in [*before, *(name for name in now if name not in before)]:
-        if name not in FREE and before.get(name) != now.get(name):
+        if name in FREE or name == "blank_images":  # the latter is `eval.blank_images`
+            continue
+        if before.get(name) != now.get(name):
             raise ConfigError(
                 f"--resume=true: {name} was {json.dumps(before.get(name))} when the evaluation in "
                 f"--output_dir={files.folder} was started, and is {json.dumps(now.get(name))} now: "

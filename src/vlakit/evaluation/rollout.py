@@ -34,12 +34,13 @@ OTHERS_EVERY_S = 2.0
 """How often the logs of other processes are looked at."""
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - all but four with a default
     planner: Planner,
     env_config: EnvConfig,
     eval_config: EvalConfig,
     *,
     seed: int,
+    seeds: Mapping[str, Sequence[int]] | None = None,
     output_dir: Path | None = None,
     resume: bool = False,
     identity: Mapping[str, Any] | None = None,
@@ -53,6 +54,7 @@ def evaluate(
         env_config: Simulator and tasks.
         eval_config: How many rollouts, and controls.
         seed: First seed. `vlakit collect` counts from 0, so 1000 (LeRobot's) is unseen.
+        seeds: Task name -> its seeds, in the place of those that count on from `seed`.
         output_dir: Where log, videos, traces and errors go; None writes nothing.
         resume: Go on with what `output_dir` holds; otherwise it is begun anew.
         identity: What tells one policy from another, for `resume`.
@@ -73,6 +75,7 @@ def evaluate(
         env_config=env_config,
         eval_config=eval_config,
         seed=seed,
+        seeds=seeds,
         files=None if output_dir is None else OutputFiles(output_dir),
         ranks=ranks,
         console=(console or Console(stderr=True)) if ranks.is_first else Console(quiet=True),
@@ -86,6 +89,7 @@ class _Evaluation:
     env_config: EnvConfig
     eval_config: EvalConfig
     seed: int
+    seeds: Mapping[str, Sequence[int]] | None
     files: OutputFiles | None
     ranks: Ranks
     console: Console
@@ -162,6 +166,7 @@ class _Evaluation:
             stop_width=self.eval_config.stop_when_decided,
             done=done,
             share=share,
+            seeds=self.seeds,
         )
 
     def _results(self, outcomes: Mapping[tuple[TaskEntry, int], LogEntry]) -> list[TaskResult]:
