@@ -55,6 +55,7 @@ OURS = {
     "env.fast_render": "software rendering is slow",
     "env.observation_height": "size of the picture; LeRobot always takes 480",
     "env.observation_width": "size of the picture; LeRobot always takes 480",
+    "env.python": "a simulator may need another Python environment than training",
     "env.render_size": "size of the videos",
 }
 """Flags only vlakit has -> why."""
@@ -63,7 +64,7 @@ THEIRS = {
     "env.disable_env_checker": "there is no gymnasium environment to check",
     "env.features": "a simulator's file says what it gives",
     "env.features_map": "a simulator gives the dataset's names itself",
-    "env.max_parallel_tasks": "tasks run one after the other, episodes side by side",
+    "env.max_parallel_tasks": "rollouts of all tasks run side by side, see --eval.batch_size",
     "env.multitask_eval": "a comma list in --env.task runs several tasks",
     "env.obs_type": "pictures and state are always given",
     "env.render_mode": "pictures are always arrays",

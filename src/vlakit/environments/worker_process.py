@@ -74,6 +74,7 @@ class EnvironmentWorker:
                 bufsize=0,
             )
         except OSError as error:
+            self._errors.close()
             raise ConfigError(
                 f"--env.python={config.python} cannot be run ({error.strerror}): give the path of "
                 "the Python interpreter of an environment that has the simulator."
