@@ -76,13 +76,14 @@ class ConstrainedDecoder:
         max_steps = min(max_steps, _MOST_BYTES * num_coefficients)
         self._automaton = TokenAutomaton(pieces, num_coefficients, max_steps, device)
         self._vocabulary, self._temperature = vocabulary, temperature
-        self._rows = torch.tensor(vocabulary.head_ids, device=device)
+        rows = vocabulary.head_ids
+        self._head = slice(rows.start, rows.stop)
         has_bos = layout == "lerobot"
         start_ids = [*([vocabulary.bos_id] if has_bos else []), *vocabulary.prefix_ids]
         self._start_ids = torch.tensor([start_ids], device=device)
         # Parity: at inference LeRobot's BOS belongs to the prompt, which sees it both ways.
         self._causal_from = int(has_bos)
-        self._transfer_every = 1 if self._rows.device.type == "cpu" else _STEPS_PER_TRANSFER
+        self._transfer_every = 1 if self._start_ids.device.type == "cpu" else _STEPS_PER_TRANSFER
 
     @torch.no_grad()
     def decode(
@@ -106,32 +107,37 @@ class ConstrainedDecoder:
             max_new_tokens=automaton.max_steps - 1,
         )
         positions = automaton.start(batch)
-        is_complete = automaton.is_complete(positions)
-        is_broken = torch.zeros_like(is_complete)
+        has_ended = torch.zeros_like(positions, dtype=torch.bool)
+        is_broken = torch.zeros_like(has_ended)
         columns = torch.full((batch, automaton.max_steps), -1, device=positions.device)
         for step in range(automaton.max_steps):
-            if step:
-                model.step(state, self._rows[columns[:, step - 1]])
             targets = automaton.targets(positions)
-            # A complete row has no next token; what it takes from here on is not looked at.
-            allowed = automaton.allowed(targets, step) | is_complete[:, None]
-            logits = model.logits(state.hidden, self._rows)
+            # A row that has ended has no next token; what it takes from here on is not looked at.
+            allowed = automaton.allowed(targets, step) | has_ended[:, None]
+            logits = model.logits(state.hidden, self._head)
             chosen, is_finite = self._choose(logits, allowed, _column(noise, step))
-            is_broken |= ~(is_finite | is_complete)
-            columns[:, step] = torch.where(is_complete, -1, chosen)
+            is_broken |= ~(is_finite | has_ended)
+            has_ended |= is_broken
+            columns[:, step] = torch.where(has_ended, -1, chosen)
             moved = targets.gather(1, chosen[:, None]).squeeze(1)
-            positions = torch.where(is_complete, positions, moved)
-            is_complete = automaton.is_complete(positions)
-            if (step + 1) % self._transfer_every == 0 and bool(is_complete.all()):
+            positions = torch.where(has_ended, positions, moved)
+            has_ended |= automaton.is_complete(positions)
+            if self._is_over(has_ended, step + 1):
                 break
+            model.step(state, chosen + self._head.start)
         return self._generated(columns.tolist(), is_broken.tolist())
+
+    def _is_over(self, has_ended: Tensor, steps: int) -> bool:
+        if steps == self._automaton.max_steps:
+            return True
+        return steps % self._transfer_every == 0 and bool(has_ended.all())
 
     def _choose(
         self, logits: Tensor, allowed: Tensor, uniforms: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return an allowed column for every row, and which rows had finite logits, both (batch,).
 
-        Rows that had not still get an allowed column, so that they do not stop the others.
+        The others still get a column that exists, so that they do not stop the whole batch.
         """
         scores = logits.float().masked_fill(~allowed, -torch.inf)
         best, chosen = scores.max(-1)
@@ -146,8 +152,9 @@ class ConstrainedDecoder:
         codes = [[last - column for column in row if column >= 0] for row in columns]
         text_ids = [self._vocabulary.chunk_ids(row) for row in codes]
         failures = {row: _NOT_FINITE for row, broken in enumerate(is_broken) if broken}
-        kept = [[] if row in failures else ids for row, ids in enumerate(codes)]
-        return Generated(text_ids, kept, failures)
+        for row in failures:
+            codes[row], text_ids[row] = [], text_ids[row][:-1]
+        return Generated(text_ids, codes, failures)
 
 
 @torch.no_grad()

@@ -238,12 +238,12 @@ class PI0FastModel(nn.Module):
         columns = columns.expand(ids.shape[0], -1)
         return self._hidden(prefix, suffix, is_real, prefix.length + causal_from, columns)
 
-    def logits(self, hidden: Tensor, rows: Tensor | None = None) -> Tensor:
+    def logits(self, hidden: Tensor, rows: Tensor | slice | None = None) -> Tensor:
         """Return the head's logits in the storage type.
 
         Args:
             hidden: (..., width), after the final norm.
-            rows: (n,) int64 ids whose logits are wanted; None for all.
+            rows: the n ids whose logits are wanted; None for all. A slice of ids copies no weights.
 
         Returns:
             (..., n or vocabulary).

@@ -353,8 +353,10 @@ def test_logits_that_are_not_finite_fail_their_row_only(bad: float, temperature:
     generated = decoder.decode(network(broken)[1], inputs_of(rows), noise)
     assert generated.failures == {2: "the network's logits are not finite"}
     assert generated.codes == [[] if r == 2 else codes for r, codes in enumerate(healthy.codes)]
-    undriven = decoder.decode(network(broken)[1], inputs_of(rows))
-    assert set(undriven.failures) == {2}
+    assert generated.text_ids[2] == healthy.text_ids[2][:6], "what was said until then, no end"
+    fake, model = network(broken)
+    assert set(decoder.decode(model, inputs_of([2, 2])).failures) == {0, 1}
+    assert fake.steps == 3, "nobody waits for failed rows"
 
 
 def test_what_a_complete_row_goes_on_to_say_does_not_count() -> None:
