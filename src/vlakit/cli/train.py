@@ -80,9 +80,14 @@ def make_trainer(
     torch.backends.cudnn.deterministic = flags.cudnn_deterministic
     torch.backends.cudnn.benchmark = not flags.cudnn_deterministic
     torch.set_float32_matmul_precision("high" if device.type == "cuda" else "highest")
-    data = setup.open_data(flags, vars(flags.policy)["chunk_size"])
+    chunk_size: int = vars(flags.policy)["chunk_size"]
+    data = setup.open_data(flags, chunk_size)
     config = setup.fit_config(flags.policy, data.features, device)
+    config = setup.with_action_names(config, data.train.features)
+    data = setup.with_relative_stats(config, data, flags.rename_map)
     processors = setup.processors_for(config, data.stats, flags.rename_map, resume=flags.resume)
+    for note in setup.check_data(config, data.train, processors[0], chunk_size):
+        _warn(note, console)
     policy = make_policy(config)
     flags = dataclasses.replace(flags, policy=policy.config, seed=seed)
     output_dir = flags.output_path(datetime.now())
@@ -105,7 +110,7 @@ def _announce(flags: TrainFlags, console: Console) -> None:
         flags.scheduler, flags.steps, is_preset=flags.use_policy_training_preset
     )
     if notice:
-        console.print(f"[bold yellow]warning:[/] {notice}", highlight=False, soft_wrap=True)
+        _warn(notice, console)
     if flags.dataset.cache_frames and flags.num_workers > 0:
         console.print("all frames are kept in memory, so no worker processes are started")
     console.print(
@@ -114,6 +119,14 @@ def _announce(flags: TrainFlags, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _warn(text: str, console: Console | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = console or Console(stderr=True)
+    console.print(f"[bold yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _how_to_go_on(trainer: Trainer) -> str:

@@ -159,12 +159,13 @@ def check_fit(config: PolicyConfig, env: EnvConfig, rename_map: Mapping[str, str
     """
     given = policy_features(env.features())
     observed = _renamed(given, rename_map)
-    if any(name not in observed for name in config.image_features):
+    cameras = [name for name in config.image_features if name not in config.optional_inputs]
+    if any(name not in observed for name in cameras):
         giver = f"the environment (--env.type={env.type})"
-        check_cameras(given, list(config.image_features), giver=giver)
+        check_cameras(given, cameras, giver=giver)
         raise ConfigError(
             f"--rename_map={json.dumps(dict(rename_map))} takes away cameras that the checkpoint "
-            f"needs, {list(config.image_features)}: leave it out, the names fit without it."
+            f"needs, {cameras}: leave it out, the names fit without it."
         )
     for name, wanted, found in (
         (OBS_STATE, config.state_feature, observed.get(OBS_STATE)),
@@ -173,7 +174,7 @@ def check_fit(config: PolicyConfig, env: EnvConfig, rename_map: Mapping[str, str
         _check_vector(name, wanted, found, env)
     notes = []
     for name, wanted in config.image_features.items():
-        if observed[name].shape != wanted.shape:
+        if name in observed and observed[name].shape != wanted.shape:
             notes.append(_size_note(name, wanted.shape, observed[name].shape))
     return notes
 

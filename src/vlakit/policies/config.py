@@ -81,6 +81,11 @@ class PolicyConfig(draccus.ChoiceRegistry):
         }
 
     @property
+    def optional_inputs(self) -> frozenset[str]:
+        """Names of inputs that the policy does without where they are not given."""
+        return frozenset()
+
+    @property
     def state_feature(self) -> PolicyFeature | None:
         """The robot's own state, when it is known what it is."""
         return self.input_features.get(OBS_STATE)

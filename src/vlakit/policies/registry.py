@@ -71,3 +71,21 @@ def make_processors(
     package, _ = POLICIES[config.type]
     make = importlib.import_module(f"{package}.processor").make_processors
     return make(config, stats, rename_map=rename_map)
+
+
+def check_data(config: PolicyConfig, preprocess: Any, sample: Mapping[str, Any]) -> list[str]:
+    """Let a policy look at a sample of the data that it is to be trained on.
+
+    Args:
+        config: the policy's settings.
+        preprocess: its preprocessor.
+        sample: a raw batch without pictures, under the dataset's names.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        VlakitError: it cannot be trained on such data.
+    """
+    package, _ = POLICIES[config.type]
+    return importlib.import_module(f"{package}.startup").check_data(config, preprocess, sample)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlakit.datasets.action_window import chunk_delta_timestamps
+from vlakit.datasets.action_window import chunk_delta_timestamps, window_rows
 from vlakit.datasets.location import locate
 from vlakit.datasets.metadata import DatasetMetadata
 from vlakit.datasets.reader import LeRobotDataset
@@ -21,19 +21,32 @@ from vlakit.datasets.reading.versions import load_metadata
 from vlakit.datasets.reading.video_check import check_videos
 from vlakit.datasets.sampler import split_episodes
 from vlakit.errors import ConfigError, DatasetError, did_you_mean
-from vlakit.features import ACTION, FeatureType, PolicyFeature, feature_type, policy_features
+from vlakit.features import (
+    ACTION,
+    OBS_STATE,
+    TASK,
+    FeatureType,
+    PolicyFeature,
+    feature_type,
+    policy_features,
+)
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.processors import load_processors
+from vlakit.policies.registry import check_data as check_policy_data
 from vlakit.policies.registry import make_processors
 from vlakit.policies.stored_config import read_policy_config
 from vlakit.processing.pipeline import Pipeline
+from vlakit.processing.relative_actions import relative_dims
 from vlakit.processing.rename import closest_rename_map, rename_keys
 from vlakit.training.config import TrainFlags
+from vlakit.training.relative_stats import relative_action_stats
 
 IMAGENET_STATS = {
     "mean": np.array([0.485, 0.456, 0.406], dtype=np.float32).reshape(3, 1, 1),
     "std": np.array([0.229, 0.224, 0.225], dtype=np.float32).reshape(3, 1, 1),
 }
+SAMPLED = 4096
+"""Frames that are looked at before a run."""
 Stats = dict[str, dict[str, Any]]
 
 
@@ -183,7 +196,8 @@ def fit_config(
 
 def check_inputs(config: PolicyConfig, given: Mapping[str, PolicyFeature]) -> None:
     """Raise ConfigError when the dataset lacks an input of the policy, with the closest rename."""
-    missing = [name for name in config.input_features if name not in given]
+    optional = config.optional_inputs
+    missing = [name for name in config.input_features if name not in {*given, *optional}]
     if not missing:
         return
     kinds = {config.input_features[name].type for name in missing}
@@ -198,6 +212,63 @@ def check_inputs(config: PolicyConfig, given: Mapping[str, PolicyFeature]) -> No
         f"the policy needs {', '.join(missing)}, which the dataset lacks; it has "
         f"{', '.join(given)}. {advice}."
     )
+
+
+def with_action_names(config: PolicyConfig, features: Mapping[str, Any]) -> PolicyConfig:
+    """Return the settings with the names of the action's dimensions, for policies that ask."""
+    if vars(config).get("action_feature_names", ()) is not None:
+        return config
+    names = features[ACTION].get("names")
+    if isinstance(names, Mapping) and len(names) == 1:  # older datasets group them
+        names = next(iter(names.values()))
+    if not isinstance(names, list) or len(names) != features[ACTION]["shape"][0]:
+        return config
+    return config.override({"action_feature_names": [str(name) for name in names]})
+
+
+def with_relative_stats(
+    config: PolicyConfig, data: TrainingData, rename_map: Mapping[str, str]
+) -> TrainingData:
+    """Return the data with statistics of relative actions, for policies that predict those."""
+    settings = vars(config)
+    if not settings.get("use_relative_actions"):
+        return data
+    numeric, bounds = data.train.frames.numeric, data.train.frames.episode_bounds
+    state = next((name for name in numeric if rename_map.get(name, name) == OBS_STATE), None)
+    if state is None:
+        raise ConfigError(
+            "--policy.use_relative_actions=true needs the state, which the dataset does not have; "
+            f"it has {', '.join(numeric)}. Leave the flag out, or give --rename_map."
+        )
+    actions = numeric[ACTION]
+    excluded, names = settings["relative_exclude_joints"], settings["action_feature_names"]
+    dims = relative_dims(actions.shape[1], excluded, names)
+    chunk_size = settings["chunk_size"]
+    stats = relative_action_stats(actions, numeric[state], bounds, dims, chunk_size)
+    return dataclasses.replace(data, stats=data.stats | {ACTION: stats})
+
+
+def check_data(
+    config: PolicyConfig, dataset: LeRobotDataset, preprocess: Pipeline, chunk_size: int
+) -> list[str]:
+    """Let the policy look at the states, actions and tasks of up to `SAMPLED` frames.
+
+    Returns:
+        What the user should know before the run starts.
+
+    Raises:
+        VlakitError: The run could not work.
+    """
+    frames = dataset.frames
+    rows = np.unique(np.linspace(0, len(frames) - 1, SAMPLED).astype(np.int64))
+    starts, ends = (bounds[frames.position[rows]] for bounds in frames.episode_bounds)
+    window, _ = window_rows(rows, starts, ends, np.arange(chunk_size))
+    sample: dict[str, Any] = {
+        name: torch.from_numpy(values[window if name == ACTION else rows])
+        for name, values in frames.numeric.items()
+    }
+    sample[TASK] = [dataset.meta.tasks[task] for task in frames.numeric["task_index"][rows]]
+    return check_policy_data(config, preprocess, sample)
 
 
 def processors_for(

@@ -166,6 +166,12 @@ class PI0FastConfig(PolicyConfig):
         return [f"{OBS_IMAGES}.empty_camera_{index}" for index in range(self.empty_cameras)]
 
     @property
+    def optional_inputs(self) -> frozenset[str]:
+        """The cameras that a masked image stands in for."""
+        real = self.image_features if self.allow_missing_cameras else ()
+        return frozenset([*real, *self.empty_camera_names])
+
+    @property
     def backbone(self) -> str:
         """Where a new policy's weights come from: hub id, folder, preset or `random`.
 

@@ -6,7 +6,7 @@ Source: openpi image_tools.py (resize_with_pad), LeRobot 0.6.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ def camera_images(
     batch: Mapping[str, Any],
     cameras: Sequence[str],
     *,
-    may_be_missing: Sequence[str],
+    may_be_missing: Collection[str],
     resolution: tuple[int, int],
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:

@@ -265,12 +265,10 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
         return self._decoders[self.device]
 
     def _inputs(self, batch: Mapping[str, Any]) -> PI0FastInputs:
-        cameras = list(self.config.image_features)
-        may_be_missing = cameras if self.config.allow_missing_cameras else []
         images, image_mask = camera_images(
             batch,
-            cameras,
-            may_be_missing=[*may_be_missing, *self.config.empty_camera_names],
+            list(self.config.image_features),
+            may_be_missing=self.config.optional_inputs,
             resolution=self.config.image_resolution,
             device=self.device,
         )
