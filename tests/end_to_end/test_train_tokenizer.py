@@ -13,6 +13,7 @@ import pytest
 
 from tests.arm_recording import record_arm
 from tests.end_to_end.damage import contents, edit_json, one_line
+from tests.end_to_end.documentation import ROOT, blocks
 from tests.end_to_end.fake_hub import fake_hub
 from vlakit.cli.main import main
 from vlakit.processing import FastTokenizer
@@ -168,3 +169,19 @@ def test_help_needs_no_heavy_library() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
     assert "--cover  (one of dataset, sample; default dataset)" in done.stdout
+
+
+def test_the_page_on_fast_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record_arm(tmp_path / "data/two", dim=4)
+    page = ROOT / "docs/fast.md"
+    commands = [command for block in blocks(page, "bash") for command in block.commands()]
+    fitted = [command for command in commands if command[0] == "train-tokenizer"]
+    assert len(fitted) == 2
+    for command in fitted:
+        assert main(command) == 0
+    assert (tmp_path / "sweep/sweep.md").is_file()
+    (example,) = blocks(page, "python")
+    exec(compile(example.text, str(example), "exec"), {})

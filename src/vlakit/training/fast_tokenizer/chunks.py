@@ -31,8 +31,8 @@ from vlakit.training.fast_tokenizer.dimensions import Dimensions
 
 Float64 = NDArray[np.float64]
 CLIPPED_MODES = (NormalizationMode.QUANTILES, NormalizationMode.QUANTILE10)
-BLOCK_NUMBERS = 4_000_000
-"""Numbers per block: 32 MB in float64."""
+BLOCK_NUMBERS = 500_000
+"""Numbers per block: they stay in the processor's cache."""
 
 
 class Chunks:
@@ -120,10 +120,6 @@ class Chunks:
             chunks[:, :, place] -= self.actions.states[rows, None, dim]
         return chunks
 
-    def normalized(self, raw: NDArray) -> Float64:
-        """Return chunks (n, horizon, dims) in normalised units, computed in float64 as LeRobot."""
-        return self._scaled(raw.astype(np.float64))
-
     def met(self, rows: NDArray[np.int64]) -> Float64:
         """Return chunks (n, horizon, dims) as a policy meets them: in float32, not clipped."""
         return self._scaled(self.raw(rows)).astype(np.float64)
@@ -131,19 +127,38 @@ class Chunks:
     def _scaled(self, raw: NDArray) -> NDArray:
         return self._normalizer({ACTION: torch.from_numpy(raw)})[ACTION].numpy()
 
-    def clipped(self, raw: NDArray) -> tuple[NDArray, Float64]:
-        """Return chunks cut to the quantile range, and the share cut per dimension (dims,)."""
-        if self.mode not in CLIPPED_MODES:
-            return raw, np.zeros(len(self.dims))
-        low, high = self._bounds
-        return np.clip(raw, low, high), ((raw < low) | (raw > high)).mean(axis=(0, 1))
+    def for_fitting(self, rows: NDArray[np.int64]) -> tuple[Float64, Float64]:
+        """Return chunks as LeRobot fits on them, and how much of them was clipped.
+
+        Args:
+            rows: first rows of full windows.
+
+        Returns:
+            (n, horizon, dims), in the quantile modes cut to the quantile range; and the share of
+            the numbers that were cut, (dims,).
+        """
+        chunks = np.empty((len(rows), self.horizon, len(self.dims)))
+        cut = np.zeros(self.horizon * len(self.dims))
+        for place in self._blocks(len(rows)):
+            raw = self.raw(rows[place])
+            if self.mode in CLIPPED_MODES:
+                flat = raw.reshape(len(raw), -1)  # long rows: numpy is slow where they are short
+                low, high = (np.tile(bound, self.horizon) for bound in self._bounds)
+                cut += ((flat < low) | (flat > high)).sum(axis=0)
+                np.clip(flat, low, high, out=flat)
+            # LeRobot computes in float64, a policy in float32.
+            chunks[place] = self._scaled(raw.astype(np.float64))
+        share = cut.reshape(self.horizon, -1).sum(axis=0) / (len(rows) * self.horizon)
+        return chunks, share
 
     def blocks(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Float64]]:
         """Yield rows and their normalised chunks as a policy meets them, some at a time."""
+        for place in self._blocks(len(rows)):
+            yield rows[place], self.met(rows[place])
+
+    def _blocks(self, count: int) -> Iterator[slice]:
         size = max(1, BLOCK_NUMBERS // (self.horizon * len(self.dims)))
-        for start in range(0, len(rows), size):
-            block = rows[start : start + size]
-            yield block, self.met(block)
+        return (slice(start, start + size) for start in range(0, count, size))
 
     def row_of_lowest_coefficient(self) -> int:
         """Return the row whose chunk has the lowest DCT coefficient of all that a policy meets."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlakit.features import NormalizationMode
 from vlakit.processing.fast.normalizer import FastNormalizer
@@ -27,11 +26,8 @@ class TrainingData:
     chunks: Chunks
 
     @cached_property
-    def _sampled(self) -> tuple[Float64, NDArray[np.float64]]:
-        raw, share = self.chunks.clipped(
-            self.chunks.raw(self.chunks.sampled_rows(self.flags.sample_fraction))
-        )
-        return self.chunks.normalized(raw), share
+    def _sampled(self) -> tuple[Float64, Float64]:
+        return self.chunks.for_fitting(self.chunks.sampled_rows(self.flags.sample_fraction))
 
     @property
     def sampled(self) -> Float64:
@@ -39,7 +35,7 @@ class TrainingData:
         return self._sampled[0]
 
     @property
-    def clipped_share(self) -> NDArray[np.float64]:
+    def clipped_share(self) -> Float64:
         """Share of the sample's numbers that were cut to the quantile range, (dims,)."""
         return self._sampled[1]
 
