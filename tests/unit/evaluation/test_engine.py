@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from tests.unit.environments.toy import ToyEnvConfig
@@ -27,7 +28,7 @@ QUIET = Console(quiet=True)
 
 
 class Pusher:
-    """Pushes by an amount that depends on everything it saw in the episode."""
+    """Pushes by an amount that depends on all it saw in the episode, and on its noise."""
 
     def plan(
         self, observations: Sequence[Mapping[str, Any]], memories: Sequence[EpisodeMemory]
@@ -36,7 +37,8 @@ class Pusher:
         for observation, memory in zip(observations, memories, strict=True):
             seen = memory.history.setdefault("seen", [])
             seen.append(float(observation[OBS_STATE][1]))
-            chunks.append(np.full((4, 3), 0.2 + 0.1 * np.sin(sum(seen)), np.float32))
+            noise = torch.rand(1, generator=memory.generator).item()
+            chunks.append(np.full((4, 3), 0.15 + 0.1 * noise + 0.1 * np.sin(sum(seen)), np.float32))
         return chunks
 
 
