@@ -62,7 +62,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_head = torch.empty_like(head) if wants_head else None
         total = torch.zeros((), device=hidden.device)
-        for start in range(0, hidden.shape[0], rows):
+        for start in range(0, max(hidden.shape[0], 1), rows):  # an empty block zeroes gradients
             block = slice(start, start + rows)
             logits = F.linear(hidden[block], head).float()
             total += (_nll_then_probabilities(logits, targets[block]) * weights[block]).sum()

@@ -27,6 +27,16 @@ def test_sdpa_equals_eager() -> None:
         assert ours.shape == (2, 5, 32)
 
 
+def test_a_single_query_equals_eager_with_and_without_a_mask() -> None:
+    q, k, v = _tensors(1, 6)
+    per_row = torch.rand(2, 1, 1, 6) > 0.4
+    per_row[..., 0] = True
+    for mask in (None, per_row, per_row[:1]):
+        ours, plain = (attend(q, k, v, kind=kind, mask=mask) for kind in ("sdpa", "eager"))
+        torch.testing.assert_close(ours, plain)
+        assert ours.shape == (2, 1, 32)
+
+
 def _reference(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """What flash_attn documents: (batch, positions, heads, size), causal from the last key back."""
     mask = None
