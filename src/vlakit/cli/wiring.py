@@ -31,7 +31,6 @@ TYPE_FLAG = {
     "policy.type": "expert lets the simulator's scripted expert act, which needs no checkpoint: it "
     "checks that the simulator is wired right."
 }
-REPLAY_FILE = "replay.json"
 
 
 def is_check(raw: Mapping[str, Any]) -> bool:
@@ -178,6 +177,7 @@ class _Replay:
         )
 
     def _write(self, output_dir: Path) -> None:
+        from vlakit.evaluation.replay_findings import REPLAY_FILE
         from vlakit.files import write_json
 
         write_json(output_dir / REPLAY_FILE, self._report().to_json(), indent=2)

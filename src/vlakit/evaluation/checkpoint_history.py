@@ -92,8 +92,9 @@ def _beside(folder: Path) -> Iterator[EvaluationResult]:
 
 def _conditions(result: EvaluationResult) -> Mapping[str, Any]:
     """What has to be equal for two rates to stand on one line."""
-    controls = ("blank_images", "instruction", "instructions")
-    return {name: result.settings.get(name) for name in controls} | {
+    controls = result.settings.get("eval", {})
+    names = ("blank_images", "instruction", "instructions")
+    return {name: controls.get(name) for name in names} | {
         "tasks": sorted(task.entry.name for task in result.tasks)
     }
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from vlakit.errors import ConfigError
 from vlakit.evaluation.paired import PairedCounts, mcnemar_p_value, paired_difference_interval
 from vlakit.evaluation.results import EpisodeResult, EvaluationResult, TaskResult
+from vlakit.evaluation.resume import FREE
 from vlakit.evaluation.success_rate import wilson_interval
 
 COMPARISON_FILE = "compare.json"
@@ -154,21 +155,20 @@ def _check_same(what: str, one: str, in_a: Sequence[str], in_b: Sequence[str]) -
 
 
 def differing_settings(a: EvaluationResult, b: EvaluationResult) -> dict[str, list[Any]]:
-    """Return the settings of simulator and rollouts in which two evaluations differ.
+    """Return the flags of simulator and rollouts in which two evaluations differ.
 
     Some differences are what is compared (a control, another picture size); others are mistakes. A
-    reader of the comparison has to know them.
+    reader of the comparison has to know them. Those that change no outcome are left out.
     """
-    flat_a, flat_b = (_flat(result.settings.get("config", {})) for result in (a, b))
-    names = [name for name in {**flat_a, **flat_b} if name.startswith(("env.", "eval."))]
+    flat_a, flat_b = (
+        _flat({name: result.settings.get(name, {}) for name in ("env", "eval")})
+        for result in (a, b)
+    )
     return {
         name: [flat_a.get(name), flat_b.get(name)]
-        for name in names
-        if flat_a.get(name) != flat_b.get(name) and name not in _WITHOUT_EFFECT
+        for name in {**flat_a, **flat_b}
+        if flat_a.get(name) != flat_b.get(name) and name not in FREE
     }
-
-
-_WITHOUT_EFFECT = ("eval.batch_size", "eval.use_async_envs", "eval.max_videos")
 
 
 def _flat(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from vlakit.evaluation.planning import EpisodeMemory
 from vlakit.evaluation.recording import RecordedEpisode, Recording
 from vlakit.features import OBS_STATE
 
-STRIDE = 10
+STRIDE = 5
 """Steps between two comparisons; each costs a picture."""
 TURNS = ("as recorded", "upside down", "mirrored", "turned by 180 degrees", "red and blue swapped")
 """How a picture may lie against the recorded one."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vlakit.evaluation.replay import TURNS, ComparedFrame
 
+REPLAY_FILE = "replay.json"
 SAME_START = 0.02
 """A start counts as the recorded one when no number is off by more than this share of its range."""
 OPPOSITE = -0.5
@@ -110,7 +111,8 @@ class ReplayReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `replay.json`."""
-        return asdict(self) | {"turns": list(TURNS), "findings": self.findings}
+        words = {"summary": self.summary, "findings": self.findings}
+        return words | asdict(self) | {"turns": list(TURNS)}
 
 
 def replay_report(

@@ -29,6 +29,7 @@ from vlakit.evaluation.html_page import (
     text_cell,
 )
 from vlakit.evaluation.report_episodes import episode_table, error_texts, films, trace_strips
+from vlakit.evaluation.report_replay import replay_part
 from vlakit.evaluation.results import EpisodeResult, EvaluationResult, TaskResult, plan_percentiles
 from vlakit.evaluation.saved import load_result
 from vlakit.evaluation.success_rate import wilson_interval
@@ -65,6 +66,7 @@ def evaluation_page(result: EvaluationResult, folder: Path) -> str:
         [
             _troubles(result.episodes),
             section("Success", *_success(result)),
+            section("Replay", replay_part(folder)),
             section("Success over checkpoints", *_history(result, folder)),
             section("Rollouts", films(result, folder)),
             section("Planning time", _latency(result.episodes)),

@@ -103,9 +103,9 @@ def test_other_simulators_are_refused() -> None:
 def test_differing_settings_are_told_those_without_effect_are_not() -> None:
     a, b = (
         make_result(
-            {}, config={"env": {"fps": 80}, "eval": {"blank_images": blank, "batch_size": size}}
+            {}, env={"type": "libero", "fps": fps}, eval={"blank_images": blank, "batch_size": size}
         )
-        for blank, size in ((False, 1), (True, 8))
+        for fps, blank, size in ((20, False, 1), (20, True, 8))
     )
     assert compare(a, b).to_json()["differing_settings"] == {"eval.blank_images": [False, True]}
 
