@@ -71,6 +71,17 @@ def test_the_documented_command_runs_as_typed(
     assert f"pushed: {hub.address}/me/tok/commit/" in said
 
 
+def test_a_private_repository_is_named_after_the_folder(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train-tokenizer", "--repo_id=me/arm", "--push_to_hub", "--hub_private"]
+    with fake_hub(monkeypatch) as hub:
+        assert main([*command, "--output_dir=tok/mine"]) == 0
+    (created,) = hub.created
+    assert created["name"] == "mine"
+    assert created.get("private") or created.get("visibility") == "private"
+
+
 @pytest.mark.parametrize("has_hub", [True, False])
 def test_a_hub_that_refuses_is_one_error_after_the_tokenizer_is_saved(
     here: Path,

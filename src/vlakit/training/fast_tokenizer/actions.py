@@ -68,8 +68,9 @@ def read_actions(flags: TokenizerFlags) -> Actions:
     columns = [ACTION, *([flags.state_key] if flags.use_relative_transform else [])]
     for name in columns:
         _check_is_vector(metadata, name)
-    stats = _stored_stats(metadata, NormalizationMode(flags.normalization_mode))
-    needs_quantiles = bool(stats) and not QUANTILES.keys() <= stats.keys()
+    mode = NormalizationMode(flags.normalization_mode)
+    stats = _stored_stats(metadata, mode)
+    needs_quantiles = not stats.keys() >= set(NEEDED_STATS[mode])
     total, limit = metadata.total_episodes, flags.max_episodes
     # Statistics are those of the whole dataset, as a policy will have them.
     read = range(total if limit is None or needs_quantiles else min(limit, total))

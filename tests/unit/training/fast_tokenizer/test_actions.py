@@ -12,6 +12,7 @@ import pytest
 
 from tests.end_to_end.damage import edit_json, edit_table, remove, with_value
 from tests.fixtures_root import FIXTURE_ROOT
+from vlakit.datasets.location import DatasetLocation
 from vlakit.errors import DatasetError
 from vlakit.training.fast_tokenizer.actions import Actions, read_actions
 from vlakit.training.tokenizer_config import TokenizerFlags
@@ -28,7 +29,7 @@ def copy(arm: Path, tmp_path: Path) -> Path:
 
 
 def read(root: Path, **flags: object) -> Actions:
-    return read_actions(TokenizerFlags(repo_id="me/arm", root=str(root), **flags))  # ty: ignore
+    return read_actions(TokenizerFlags(repo_id="me/arm", root=str(root), **flags))
 
 
 def test_videos_are_never_touched(tmp_path: Path) -> None:
@@ -39,6 +40,19 @@ def test_videos_are_never_touched(tmp_path: Path) -> None:
     assert actions.states is not None
     assert actions.states.shape == (77, 7)
     assert actions.labels() == "0 a0, 1 a1, 2 a2, 3 gripper"
+
+
+def test_of_a_dataset_on_the_hub_only_the_tables_of_the_episodes_are_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(DatasetLocation, "fetch", lambda _, paths: fetched.extend(paths))
+    files = [f"data/chunk-000/episode_{episode:06d}.parquet" for episode in range(3)]
+    read(TOY / "v2.1", normalization_mode="MEAN_STD", max_episodes=2)
+    assert fetched == files[:2]
+    fetched.clear()
+    read(TOY / "v2.1", max_episodes=2)  # quantiles are those of the whole dataset
+    assert fetched == files
 
 
 def test_quantiles_that_version_2_1_lacks_are_those_of_all_frames() -> None:
