@@ -49,7 +49,7 @@ def test_quantiles_that_are_none_of_the_data_are_said() -> None:
 
 def test_quantiles_of_absolute_actions_are_said_of_relative_ones(arm: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(arm, tmp_path / "arm"))
-    edit_json("meta/stats.json", lambda stats: stats["action"].update(q99=[-0.9] * 7))(root)
+    edit_json("meta/stats.json", lambda stats: stats["action"].update(q99=[0.1] * 7))(root)
     flags = {"repo_id": "me/arm", "root": str(root), **ALL}
     relative = {"relative_dims": "0,1,2", "use_relative_transform": True}
     (notice,) = data_notices(read_training_data(TokenizerFlags(**flags, **relative)))
