@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from tokenizers import Tokenizer, trainers
+from tokenizers import trainers
 
-from vlakit.processing.fast.bpe import byte_level_bpe
+from vlakit.processing.fast.bpe import ByteLevelBpe
 from vlakit.processing.fast.byte_symbols import BYTE_SYMBOLS
 
 Alphabet = Literal["bytes", "reference"]
@@ -29,8 +29,8 @@ _MAX_TOKEN_LENGTH = 10_000  # the reference's: no limit in practice
 
 def train_bpe(
     texts: Iterable[str], *, vocab_size: int, regex_split: bool, symbols: Sequence[str]
-) -> Tokenizer:
-    """Return a byte-level BPE tokenizer fitted on texts.
+) -> ByteLevelBpe:
+    """Return a byte-level BPE fitted on texts.
 
     Args:
         texts: what to fit on.
@@ -39,7 +39,7 @@ def train_bpe(
             crosses from letters to digits or punctuation, which makes more tokens.
         symbols: in the vocabulary whether seen or not.
     """
-    tokenizer = byte_level_bpe({}, [], regex_split=regex_split)
+    tokenizer = ByteLevelBpe({}, [], regex_split).to_library()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=_MIN_FREQUENCY,
@@ -49,7 +49,7 @@ def train_bpe(
         max_token_length=_MAX_TOKEN_LENGTH,
     )
     tokenizer.train_from_iterator(texts, trainer=trainer)
-    return tokenizer
+    return ByteLevelBpe.from_library(tokenizer, regex_split=regex_split)
 
 
 def symbols_of(alphabet: Alphabet, largest_code: int) -> Sequence[str]:

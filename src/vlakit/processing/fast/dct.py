@@ -18,6 +18,11 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 
+_BLOCK_NUMBERS = 1 << 17
+"""Numbers transformed at a time, so that they stay in the cache of one core."""
+_LIMIT = float(1 << 30)
+"""Where coefficients are cut off so that int32 holds them; far outside of what can be encoded."""
+
 
 @lru_cache(maxsize=16)
 def dct_matrix(horizon: int) -> Float64:
@@ -29,8 +34,8 @@ def dct_matrix(horizon: int) -> Float64:
     return matrix
 
 
-def quantized_dct(chunks: Float64, scale: float) -> Float64:
-    """Return round(scale * DCT(chunks)), halves to even, as whole floats.
+def quantized_dct(chunks: NDArray, scale: float) -> NDArray[np.int32]:
+    """Return round(scale * DCT(chunks)), halves to even.
 
     Args:
         chunks: (batch, horizon, action_dim), finite.
@@ -39,10 +44,16 @@ def quantized_dct(chunks: Float64, scale: float) -> Float64:
     Returns:
         (batch, horizon * action_dim): the lowest frequency of every dimension first.
     """
-    coefficients = np.matmul(dct_matrix(chunks.shape[1]), chunks)
-    coefficients *= scale
-    np.rint(coefficients, out=coefficients)
-    return coefficients.reshape(len(chunks), -1)
+    batch, horizon, action_dim = chunks.shape
+    matrix = dct_matrix(horizon)
+    coefficients = np.empty(chunks.shape, dtype=np.int32)
+    step = max(1, _BLOCK_NUMBERS // (horizon * action_dim))
+    for start in range(0, batch, step):
+        values = _along_time(matrix, chunks[start : start + step])
+        values *= scale
+        np.clip(np.rint(values, out=values), -_LIMIT, _LIMIT, out=values)
+        coefficients[start : start + step] = values.transpose(1, 0, 2)
+    return coefficients.reshape(batch, horizon * action_dim)
 
 
 def inverse_dct(coefficients: NDArray, scale: float, horizon: int, action_dim: int) -> Float64:
@@ -54,5 +65,19 @@ def inverse_dct(coefficients: NDArray, scale: float, horizon: int, action_dim: i
         horizon: time steps of a chunk.
         action_dim: numbers of a time step.
     """
-    spectrum = coefficients.reshape(-1, horizon, action_dim) / scale
-    return np.matmul(dct_matrix(horizon).T, spectrum)
+    spectrum = coefficients.reshape(-1, horizon, action_dim)
+    matrix = dct_matrix(horizon).T / scale
+    chunks = np.empty(spectrum.shape, dtype=np.float64)
+    step = max(1, _BLOCK_NUMBERS // (horizon * action_dim))
+    for start in range(0, len(chunks), step):
+        values = _along_time(matrix, spectrum[start : start + step])
+        chunks[start : start + step] = values.transpose(1, 0, 2)
+    return chunks
+
+
+def _along_time(matrix: Float64, block: NDArray) -> Float64:
+    """Return the matrix times every chunk, (horizon, batch, action_dim), by one product."""
+    batch, horizon, action_dim = block.shape
+    columns = np.ascontiguousarray(block.transpose(1, 0, 2), dtype=np.float64)
+    columns = columns.reshape(horizon, batch * action_dim)
+    return (matrix @ columns).reshape(horizon, batch, action_dim)

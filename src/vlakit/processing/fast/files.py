@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from vlakit.errors import CheckpointError
 from vlakit.files import read_json, write_json, written_whole
-from vlakit.processing.fast.bpe import byte_level_bpe
+from vlakit.processing.fast.bpe import ByteLevelBpe
 
 PATTERNS = ("*.json", "bpe_tokenizer/*.json")
 """Files of a tokenizer on the hub; its code is not among them."""
@@ -82,7 +80,7 @@ def _size(path: Path, content: dict[str, Any], key: str) -> int | None:
     return value
 
 
-def read_bpe(folder: Path) -> Tokenizer:
+def read_bpe(folder: Path) -> ByteLevelBpe:
     """Return the BPE of `tokenizer.json`, from whichever layout is there.
 
     Raises:
@@ -100,11 +98,10 @@ def read_bpe(folder: Path) -> Tokenizer:
         raise CheckpointError(
             f"{path}: the ids of its {len(vocab)} pieces are not 0 to {len(vocab) - 1}. {_DAMAGED}"
         )
-    return byte_level_bpe(
-        vocab,
-        [_pair(path, merge, vocab) for merge in model.get("merges", [])],
+    return ByteLevelBpe(
+        vocab=vocab,
+        merges=[_pair(path, merge, vocab) for merge in model.get("merges", [])],
         regex_split=content["pre_tokenizer"].get("use_regex", True),
-        ignore_merges=model.get("ignore_merges", False),
     )
 
 
@@ -134,6 +131,7 @@ def _check_is_byte_level_bpe(path: Path, content: dict[str, Any]) -> None:
         "model.dropout": (model.get("dropout") or None, None),
         "model.unk_token": (model.get("unk_token"), None),
         "model.byte_fallback": (model.get("byte_fallback", False), False),
+        "model.ignore_merges": (model.get("ignore_merges", False), False),
         "model.continuing_subword_prefix": (model.get("continuing_subword_prefix") or None, None),
         "model.end_of_word_suffix": (model.get("end_of_word_suffix") or None, None),
         "normalizer": (content.get("normalizer"), None),
@@ -149,13 +147,13 @@ def _check_is_byte_level_bpe(path: Path, content: dict[str, Any]) -> None:
             )
 
 
-def write_files(folder: Path, settings: ProcessorSettings, tokenizer_json: str) -> None:
+def write_files(folder: Path, settings: ProcessorSettings, bpe: ByteLevelBpe) -> None:
     """Write both layouts.
 
     Args:
         folder: made if it is not there.
         settings: content of `processor_config.json`.
-        tokenizer_json: text of `tokenizer.json`.
+        bpe: content of `tokenizer.json`.
     """
     config = {
         "action_dim": settings.action_dim,
@@ -166,6 +164,7 @@ def write_files(folder: Path, settings: ProcessorSettings, tokenizer_json: str) 
         "time_horizon": settings.time_horizon,
         "vocab_size": settings.vocab_size,
     }
+    tokenizer_json = bpe.to_library().to_str(pretty=True)
     for place in (folder, folder / _SUBFOLDER):
         place.mkdir(parents=True, exist_ok=True)
         with written_whole(place / "tokenizer.json") as part:

@@ -10,18 +10,19 @@ and back. A chunk is expected in normalised units; the tokenizer scales by `scal
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tokenizers import Tokenizer
 
-from vlakit.errors import ActionDecodeError, CheckpointError, ConfigError, ProcessingError
+from vlakit.errors import ActionDecodeError, ConfigError, ProcessingError
 from vlakit.hub import resolve
+from vlakit.processing.fast.bpe import ByteLevelBpe
+from vlakit.processing.fast.bpe_encoder import BpeEncoder
 from vlakit.processing.fast.bpe_training import Alphabet, symbols_of, train_bpe
-from vlakit.processing.fast.byte_symbols import BYTE_SYMBOLS, bytes_of
+from vlakit.processing.fast.byte_symbols import BYTE_SYMBOLS
 from vlakit.processing.fast.dct import Float64, inverse_dct, quantized_dct
 from vlakit.processing.fast.files import (
     PATTERNS,
@@ -31,7 +32,7 @@ from vlakit.processing.fast.files import (
     write_files,
 )
 from vlakit.processing.fast.normalizer import FastNormalizer
-from vlakit.processing.fast.spelling import MAX_CODE, SURROGATES, PieceTable, codes_of, texts_of
+from vlakit.processing.fast.spelling import SURROGATES, codes_of, is_spellable, texts_of
 
 EncodeErrors = Literal["raise", "reference"]
 DecodeErrors = Literal["raise", "reference", "relaxed"]
@@ -42,24 +43,22 @@ class FastTokenizer:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        bpe: ByteLevelBpe,
         settings: ProcessorSettings,
         normalizer: FastNormalizer | None = None,
     ) -> None:
         """Take the parts; `from_pretrained` and `train` make them."""
-        self._tokenizer = tokenizer
+        self._bpe = bpe
         self._settings = settings
         self.normalizer = normalizer
-        pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-        if [token for _, token in pieces] != list(range(len(pieces))):
-            raise CheckpointError(
-                f"the vocabulary has {len(pieces)} pieces whose ids are not 0 to "
-                f"{len(pieces) - 1}. Fetch or train the tokenizer again."
-            )
-        self.token_bytes = tuple(bytes_of(piece) for piece, _ in pieces)
-        symbols = {piece for piece, _ in pieces}
-        self._is_known_byte = np.array([symbol in symbols for symbol in BYTE_SYMBOLS])
-        self._table = PieceTable(self.token_bytes)
+        """What the tokenizer was fitted on; None where that is not known."""
+        self.token_bytes = bpe.token_bytes()
+        """The bytes that each id spells."""
+        self._bytes_of_id = dict(enumerate(self.token_bytes))
+
+    @cached_property
+    def _encoder(self) -> BpeEncoder:
+        return BpeEncoder(self._bpe)
 
     @property
     def scale(self) -> float:
@@ -106,8 +105,7 @@ class FastTokenizer:
         """
         folder = resolve(path_or_repo_id, revision=revision, token=token, patterns=PATTERNS)
         settings = read_settings(folder)
-        tokenizer = read_bpe(folder)
-        return cls(tokenizer, settings, FastNormalizer.load(folder))
+        return cls(read_bpe(folder), settings, FastNormalizer.load(folder))
 
     @classmethod
     def train(
@@ -136,22 +134,15 @@ class FastTokenizer:
         batch = _as_batch(chunks)
         if not len(batch):
             raise ProcessingError("no chunk to fit on; expected at least one.")
-        coefficients = quantized_dct(batch, scale)
-        min_token, max_token = int(coefficients.min()), int(coefficients.max())
-        codes = coefficients - min_token
+        if not 0 < scale < float("inf"):
+            raise ConfigError(f"scale is {scale}, expected a number above 0 (--scale).")
+        codes = quantized_dct(batch, scale)
+        min_token, max_token = int(codes.min()), int(codes.max())
+        codes -= min_token
         _check_spellable(codes)
-        if alphabet == "reference" and max_token - min_token > vocab_size:
-            raise ConfigError(
-                f"coefficients reach from {min_token} to {max_token}, more than the vocab_size "
-                f"{vocab_size}. Normalise the chunks, lower scale, or raise vocab_size."
-            )
-        if alphabet == "bytes" and vocab_size < len(BYTE_SYMBOLS):
-            raise ConfigError(
-                f"vocab_size is {vocab_size}, expected at least {len(BYTE_SYMBOLS)}: every byte "
-                "has an id. Raise --vocab_size."
-            )
+        _check_room(vocab_size, alphabet, min_token, max_token)
         bpe = train_bpe(
-            texts_of(codes.astype(np.uint32)),
+            texts_of(codes),
             vocab_size=vocab_size,
             regex_split=regex_split,
             symbols=symbols_of(alphabet, max_token - min_token),
@@ -167,7 +158,7 @@ class FastTokenizer:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer so that it loads here and in transformers 4 and 5."""
-        write_files(Path(folder), self._settings, self._tokenizer.to_str(pretty=True))
+        write_files(Path(folder), self._settings, self._bpe)
         if self.normalizer is not None:
             self.normalizer.save(Path(folder))
 
@@ -177,23 +168,41 @@ class FastTokenizer:
         Args:
             chunks: (batch, horizon, action_dim) or (horizon, action_dim), normalised.
             on_error: "raise", or "reference" to lose what the reference loses: coefficients below
-                `min_token` become `min_token`, characters outside the vocabulary are dropped.
+                `min_token` become `min_token`, bytes outside the vocabulary are dropped.
 
         Raises:
             ProcessingError: a chunk is not finite or cannot be spelled; the message names its row.
         """
         batch = _as_batch(chunks)
-        codes = quantized_dct(batch, self.scale) - self.min_token
+        if not len(batch):
+            return []
+        codes = quantized_dct(batch, self.scale)
+        codes -= self.min_token
         if on_error == "raise":
-            self._check_saturation(codes)
+            self._check_nothing_is_lost(codes)
         else:
             np.maximum(codes, 0, out=codes)
         _check_spellable(codes)
-        whole = codes.astype(np.uint32)
-        texts = texts_of(whole)
-        if on_error == "raise":
-            self._check_alphabet(whole, texts)
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        return self._encoder(codes)
+
+    def _check_nothing_is_lost(self, codes: NDArray[np.int32]) -> None:
+        if codes.min() < 0:
+            row, what = _first_row(codes < 0)
+            raise ProcessingError(
+                f"{what}: a coefficient of {codes[row].min() + self.min_token} is below the lowest "
+                f"that the tokenizer has ({self.min_token}) and would be lost. Check the "
+                "normalisation of the actions, or train a tokenizer on data with such chunks."
+            )
+        _check_spellable(codes)
+        unknown = self._encoder.unknown_codes(codes)
+        if unknown:
+            is_unknown = np.isin(codes, unknown)
+            row, what = _first_row(is_unknown)
+            lost = sorted({int(code) + self.min_token for code in codes[row][is_unknown[row]]})
+            raise ProcessingError(
+                f"{what}: the vocabulary has no symbol for the coefficients {lost[:8]}, which "
+                "would be lost. Train a tokenizer that has all bytes (vlakit train-tokenizer)."
+            )
 
     def decode(
         self,
@@ -219,137 +228,97 @@ class FastTokenizer:
         """
         horizon = _chosen("horizon", horizon, self.horizon)
         action_dim = _chosen("action_dim", action_dim, self.action_dim)
-        coefficients, failures = self._coefficients(ids, horizon * action_dim)
+        length = horizon * action_dim
+        texts, failures = self._spelled(ids, length)
         if failures and on_error == "raise":
             raise _decode_error(failures, len(ids), horizon, action_dim)
+        coefficients = codes_of(texts).reshape(-1, length) + self.min_token
         for row in failures:
-            coefficients[row] = self._lenient(ids[row], horizon * action_dim, on_error)
+            coefficients[row] = self._lenient(ids[row], length, on_error)
         return inverse_dct(coefficients, self.scale, horizon, action_dim)
 
-    def _check_saturation(self, codes: Float64) -> None:
-        low = codes < 0
-        if low.any():
-            row = int(np.argmax(low.any(axis=1)))
-            count = int(np.count_nonzero(low.any(axis=1)))
-            lowest = int(codes[row].min()) + self.min_token
-            raise ProcessingError(
-                f"chunk {row}{_and_more(count)}: a coefficient of {lowest} is below the lowest "
-                f"that the tokenizer has ({self.min_token}) and would be lost. Check the "
-                "normalisation of the actions, or train the tokenizer on data that holds such chunks."
-            )
-
-    def _check_alphabet(self, codes: NDArray[np.uint32], texts: Sequence[str]) -> None:
-        present = np.flatnonzero(np.bincount(codes.ravel()))
-        unknown = [code for code in present if not self._can_spell(int(code))]
-        if not unknown:
-            return
-        rows = np.flatnonzero(np.isin(codes, unknown).any(axis=1))
-        row = int(rows[0])
-        lost = sorted({int(c) + self.min_token for c in codes[row][np.isin(codes[row], unknown)]})
-        raise ProcessingError(
-            f"chunk {row}{_and_more(len(rows))}: the vocabulary has no symbol for coefficients "
-            f"{lost[:8]}, which would be lost. Train a tokenizer with the alphabet 'bytes', or on "
-            "data that holds such chunks."
-        )
-
-    def _can_spell(self, code: int) -> bool:
-        return bool(self._is_known_byte[list(chr(code).encode("utf-8"))].all())
-
-    def _coefficients(
+    def _spelled(
         self, ids: Sequence[Sequence[int]], length: int
-    ) -> tuple[NDArray[np.int64], dict[int, str]]:
-        """Return coefficients (batch, length) and the reasons of rows that have none."""
-        counts = np.array([len(row) for row in ids], dtype=np.int64)
-        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=int(counts.sum()))
-        if not ((flat < 0) | (flat >= self.vocab_size)).any():
-            spelled, ends = self._table.spell(flat, counts)
-            codes = _codes_if_all_well_formed(spelled, ends, length)
-            if codes is not None:
-                return codes + self.min_token, {}
-        coefficients = np.zeros((len(ids), length), dtype=np.int64)
-        failures = {}
+    ) -> tuple[list[str], dict[int, str]]:
+        """Return a text of that length for every row, and why some rows have none of their own."""
+        bytes_of, texts, failures = self._bytes_of_id.__getitem__, [], {}
         for row, tokens in enumerate(ids):
-            codes_or_reason = self._codes_of_row(tokens, length)
-            if isinstance(codes_or_reason, str):
-                failures[row] = codes_or_reason
-            else:
-                coefficients[row] = codes_or_reason + self.min_token
-        return coefficients, failures
-
-    def _codes_of_row(self, tokens: Sequence[int], length: int) -> NDArray[np.int64] | str:
-        outside = [int(token) for token in tokens if not 0 <= token < self.vocab_size]
-        if outside:
-            return f"id {outside[0]} is outside the vocabulary (0 to {self.vocab_size - 1})"
-        try:
-            text = b"".join(self.token_bytes[token] for token in tokens).decode("utf-8")
-        except UnicodeDecodeError as error:
-            return f"byte {error.start} of what its ids spell is no valid UTF-8"
-        if len(text) != length:
-            return f"its ids spell {len(text)} coefficients, not {length}"
-        return codes_of(text)
+            try:
+                text = b"".join(map(bytes_of, tokens)).decode("utf-8")
+                reason = f"its ids spell {len(text)} coefficients, not {length}"
+            except KeyError as error:
+                text = ""
+                reason = (
+                    f"id {error.args[0]} is outside the vocabulary (0 to {self.vocab_size - 1})"
+                )
+            except UnicodeDecodeError as error:
+                text = ""
+                reason = f"byte {error.start} of what its ids spell is no valid UTF-8"
+            if len(text) != length:
+                text, failures[row] = "\0" * length, reason
+            texts.append(text)
+        return texts, failures
 
     def _lenient(
         self, tokens: Sequence[int], length: int, on_error: DecodeErrors
-    ) -> NDArray[np.int64]:
-        """Return what the reference makes of a row that spells no chunk, (length,)."""
-        zeros = np.zeros(length, dtype=np.int64)
+    ) -> NDArray[np.int32]:
+        """Return the coefficients (length,) that the reference makes of a row that spells none."""
+        zeros = np.zeros(length, dtype=np.int32)
         if any(token < 0 for token in tokens):
             return zeros
-        spelled = b"".join(self.token_bytes[token] for token in tokens if token < self.vocab_size)
-        coefficients = codes_of(spelled.decode("utf-8", errors="replace")) + self.min_token
+        spelled = b"".join(self._bytes_of_id.get(token, b"") for token in tokens)
+        coefficients = codes_of([spelled.decode("utf-8", errors="replace")]) + self.min_token
         if on_error == "relaxed":
             zeros[: len(coefficients)] = coefficients[:length]
             return zeros
         return coefficients if len(coefficients) == length else zeros
 
 
-def _as_batch(chunks: ArrayLike) -> Float64:
-    batch = np.asarray(chunks, dtype=np.float64)
+def _as_batch(chunks: ArrayLike) -> NDArray:
+    batch = np.asarray(chunks)
     if batch.ndim == 2:
         batch = batch[None]
-    if batch.ndim != 3 or 0 in batch.shape[1:]:
+    if batch.ndim != 3 or 0 in batch.shape[1:] or batch.dtype.kind not in "fiu":
         raise ProcessingError(
-            f"chunks have the shape {batch.shape}; expected (batch, horizon, action_dim) or "
-            "(horizon, action_dim)."
+            f"chunks are {batch.dtype} of shape {batch.shape}; expected numbers of shape "
+            "(batch, horizon, action_dim) or (horizon, action_dim)."
         )
-    finite = np.isfinite(batch).all(axis=(1, 2))
-    if not finite.all():
-        rows = np.flatnonzero(~finite)
+    if not np.isfinite(batch).all():
+        _, what = _first_row(~np.isfinite(batch))
         raise ProcessingError(
-            f"chunk {rows[0]}{_and_more(len(rows))} holds NaN or infinity; expected finite "
-            "numbers. Look for such values in the dataset's actions and statistics."
+            f"{what} holds NaN or infinity; expected finite numbers. Look for such values in the "
+            "dataset's actions and statistics."
         )
     return batch
 
 
-def _check_spellable(codes: Float64) -> None:
-    """Raise for whole numbers that are no code points."""
-    bad = (codes > MAX_CODE) | ((codes >= SURROGATES[0]) & (codes <= SURROGATES[1]))
-    if bad.any():
-        rows = np.flatnonzero(bad.any(axis=1))
+def _check_spellable(codes: NDArray[np.int32]) -> None:
+    if codes.max() >= SURROGATES[0] and not is_spellable(codes).all():
+        _, what = _first_row(~is_spellable(codes))
         raise ProcessingError(
-            f"chunk {rows[0]}{_and_more(len(rows))} has coefficients that no character stands for: "
-            "its values are thousands of units large. Check the normalisation of the actions."
+            f"{what} has coefficients that no character stands for: its values are thousands of "
+            "units large. Check the normalisation of the actions."
         )
 
 
-def _codes_if_all_well_formed(
-    spelled: NDArray[np.uint8], ends: NDArray[np.int64], length: int
-) -> NDArray[np.int64] | None:
-    """Return code points (batch, length), or None unless every row spells so many."""
-    starts_character = (spelled & 0xC0) != 0x80
-    before = np.concatenate([[0], np.cumsum(starts_character)])
-    if (np.diff(before[np.concatenate([[0], ends])]) != length).any():
-        return None
-    # A row that begins inside a character would lend its first bytes to the row before.
-    begins = np.concatenate([[0], ends])[:-1]
-    if len(ends) and not starts_character[begins].all():
-        return None
-    try:
-        text = spelled.tobytes().decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return codes_of(text).reshape(len(ends), length)
+def _check_room(vocab_size: int, alphabet: Alphabet, min_token: int, max_token: int) -> None:
+    if alphabet == "bytes" and vocab_size < len(BYTE_SYMBOLS):
+        raise ConfigError(
+            f"vocab_size is {vocab_size}, expected at least {len(BYTE_SYMBOLS)}: every byte has an "
+            "id. Raise --vocab_size."
+        )
+    if alphabet == "reference" and max_token - min_token > vocab_size:
+        raise ConfigError(
+            f"coefficients reach from {min_token} to {max_token}, more than the vocab_size "
+            f"{vocab_size}. Normalise the chunks, lower the scale, or raise --vocab_size."
+        )
+
+
+def _first_row(is_bad: NDArray[np.bool_]) -> tuple[int, str]:
+    """Return the first row with something bad, and words for it and how many more there are."""
+    rows = np.flatnonzero(is_bad.reshape(len(is_bad), -1).any(axis=1))
+    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+    return int(rows[0]), f"chunk {rows[0]}{more}"
 
 
 def _chosen(name: str, given: int | None, stored: int | None) -> int:
@@ -372,7 +341,3 @@ def _decode_error(
         f"row {row}: {reason}. Decode with --policy.decoding=constrained, which cannot fail.",
         failures,
     )
-
-
-def _and_more(count: int) -> str:
-    return f" (and {count - 1} more)" if count > 1 else ""

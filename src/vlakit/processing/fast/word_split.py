@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GPT-2's pattern for words, on arrays of code points.
+
+The pattern (Radford et al. 2019) takes, from left to right, the first that fits of
+
+    's 't 're 've 'm 'll 'd | ?letters | ?digits | ?others | spaces not before a word | spaces
+
+where `?` is one optional space character. So words start where the kind of character changes;
+a space character goes with what follows it; and an apostrophe that starts a word takes its ending.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Regex, pre_tokenizers
+
+_OTHER, _LETTER, _DIGIT, _SPACE_CHARACTER, _OTHER_SPACE = range(5)
+_NUM_KINDS = 5
+_SMALLEST_TABLE = 1 << 10
+
+
+def _starts_between() -> NDArray[np.bool_]:
+    """Return whether a word starts between two kinds, as a table (kind before, kind after).
+
+    Between two spaces it says no; that depends on what comes next.
+    """
+    starts = ~np.eye(_NUM_KINDS, dtype=bool)
+    starts[_SPACE_CHARACTER] = False
+    starts[_OTHER_SPACE, _SPACE_CHARACTER] = False
+    return starts
+
+
+_STARTS = _starts_between().ravel()
+
+
+def word_starts(codes: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return where words start, the shape of codes: (batch, length), length above 0."""
+    kinds = _kinds(1 << int(codes.max()).bit_length()).take(codes)
+    starts = np.ones(codes.shape, dtype=bool)
+    starts[:, 1:] = _STARTS.take(kinds[:, :-1] * np.uint8(_NUM_KINDS) + kinds[:, 1:])
+    # Inside a run of spaces the last one starts a word, if something else follows.
+    is_space = kinds >= _SPACE_CHARACTER
+    if is_space.any():
+        starts[:, 1:-1] |= is_space[:, :-2] & is_space[:, 1:-1] & ~is_space[:, 2:]
+    _take_endings(codes, starts)
+    return starts
+
+
+def _take_endings(codes: NDArray[np.int32], starts: NDArray[np.bool_]) -> None:
+    """Join an apostrophe that starts a word with its ending, and start a word behind that."""
+    length = codes.shape[1]
+    apostrophes = np.flatnonzero(codes == ord("'"))
+    apostrophes = apostrophes[starts.ravel()[apostrophes]]
+    rows, columns = np.divmod(apostrophes, length)
+    for ending in ("s", "t", "re", "ve", "m", "ll", "d"):
+        fits = columns + len(ending) < length
+        for offset, letter in enumerate(ending, start=1):
+            there = codes[rows, np.minimum(columns + offset, length - 1)]
+            fits &= there == ord(letter)
+        starts[rows[fits], columns[fits] + 1] = False
+        behind = columns[fits] + len(ending) + 1
+        inside = behind < length
+        starts[rows[fits][inside], behind[inside]] = True
+
+
+@lru_cache(maxsize=4)
+def _kinds(limit: int) -> NDArray[np.uint8]:
+    """Return the kind of every code point below the limit.
+
+    The tokenizers library is asked, so that both mean the same by a letter.
+    """
+    limit = max(limit, _SMALLEST_TABLE)
+    kinds = np.full(limit, _OTHER, dtype=np.uint8)
+    text = "".join("\0" if 0xD800 <= code <= 0xDFFF else chr(code) for code in range(limit))
+    for pattern, kind in ((r"\p{L}", _LETTER), (r"\p{N}", _DIGIT), (r"\s", _OTHER_SPACE)):
+        splitter = pre_tokenizers.Split(Regex(f"[^{pattern}]+"), behavior="removed")
+        for _, (start, end) in splitter.pre_tokenize_str(text):
+            kinds[start:end] = kind
+    kinds[ord(" ")] = _SPACE_CHARACTER
+    return kinds
