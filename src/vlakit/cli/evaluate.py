@@ -17,7 +17,7 @@ from vlakit.cli.compare import HELP as COMPARE_FLAG
 from vlakit.cli.compare import is_comparison
 from vlakit.cli.compare import main as compare_main
 from vlakit.cli.policy_flags import PATH_FLAG, with_policy_path
-from vlakit.cli.wiring import TYPE_FLAG, is_check, run_check
+from vlakit.cli.wiring import is_check, run_check
 from vlakit.cli.wiring import prepare as prepare_check
 from vlakit.config import parse_flags
 from vlakit.environments.config import EnvConfig
@@ -45,7 +45,8 @@ class EvalFlags:
     env: EnvConfig
     """The simulator; `--env.task` is a comma list of its tasks."""
     policy: PolicyConfig | None = None
-    """The policy: --policy.path=<checkpoint>."""
+    """The policy: --policy.path=<checkpoint>. --policy.type=expert, which needs no checkpoint, lets
+    the simulator's scripted expert act: a check that the simulator is wired right."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """How many rollouts, what to keep, and controls."""
     output_dir: Path | None = None
@@ -99,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
         prog="vlakit eval",
         summary=SUMMARY,
         prepare=prepare,
-        extra_flags=PATH_FLAG | TYPE_FLAG | COMPARE_FLAG,
+        extra_flags=PATH_FLAG | COMPARE_FLAG,
     )
     if flags.policy is None:
         run_check(flags, Console(stderr=True), argv=argv)

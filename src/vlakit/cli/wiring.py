@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 EXPERT = "expert"
 REPLAY = "replay"
-TYPE_FLAG = {
-    "policy.type": "expert lets the simulator's scripted expert act, which needs no checkpoint: it "
-    "checks that the simulator is wired right."
-}
 
 
 def is_check(raw: Mapping[str, Any]) -> bool:
@@ -63,6 +59,8 @@ def _recorded_env(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     from vlakit.environments.collection_record import read_record
 
     folder = Path(name).expanduser()
+    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ConfigError(f"--replay={name} is no folder: give a dataset's, or its repository id.")
     root = folder if folder.is_dir() else locate(name, None, None, None).root
     recorded = read_record(root).env
     if not recorded and "type" not in given:
