@@ -179,7 +179,7 @@ def test_help_needs_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
-    assert "--cover  (one of dataset, sample; default dataset)" in done.stdout
+    assert "--reference  (bool; default false)" in done.stdout
 
 
 def test_the_page_on_fast_does_what_it_says(

@@ -141,7 +141,7 @@ def _show(fitted: Fitted, console: Console) -> None:
         "lowest coefficient": f"{measured.lowest_coefficient}, the tokenizer has "
         f"{fitted.tokenizer.min_token} and above",
         "saturated coefficients": f"{measured.saturated_coefficients:.3%}, in "
-        f"{measured.refused_chunks:.2%} of the chunks",
+        f"{measured.saturated_chunks:.2%} of the chunks",
         "clipped for fitting": f"{clipped:.2%} of the numbers",
     }
     table = Table(title="What the tokenizer makes of the dataset", show_header=False)

@@ -56,9 +56,9 @@ class TokenizerFlags:
     """Where to; null is the name of the output folder."""
     hub_private: bool = False
     """Make a new repository on the hub private."""
-    cover: Literal["dataset", "sample"] = "dataset"
-    """Which chunks the tokenizer can encode: every chunk that a policy meets in these episodes, or
-    those of the sample, as in LeRobot; training refuses the others."""
+    reference: bool = False
+    """Fit by LeRobot's rules, to the token: chunks with lower coefficients than the sample's cannot
+    be encoded, and relative chunks are scaled by statistics of absolute actions."""
     regex_split: bool = True
     """Split the text of a chunk by GPT-2's pattern before merging, as LeRobot does; false gives
     fewer tokens."""

@@ -23,7 +23,7 @@ NAMES = ["quantiles", "sampled_relative_meanstd"]
 
 def training_data(name: str, version: str = "v3.0", **changes: Any) -> TrainingData:
     specification = json.loads((FOLDER / "dataset.json").read_text(encoding="utf-8"))
-    arguments = specification["fast_training"][name]["args"] | {"cover": "sample"} | changes
+    arguments = specification["fast_training"][name]["args"] | {"reference": True} | changes
     root = str(FOLDER / version)
     return read_training_data(TokenizerFlags(repo_id="fixtures/toy", root=root, **arguments))
 
@@ -65,10 +65,14 @@ def test_version_2_1_gives_the_same_chunks() -> None:
 def test_lerobots_rule_leaves_chunks_that_cannot_be_encoded_and_ours_does_not(name: str) -> None:
     quiet = Console(quiet=True)
     sample = fit(training_data(name), quiet)
-    assert sample.measured.refused_chunks > 0
-    assert any("--cover=dataset" in notice for notice in sample.notices())
-    dataset = fit(training_data(name, cover="dataset"), quiet)
-    assert dataset.measured.refused_chunks == 0
-    assert dataset.tokenizer.min_token == dataset.measured.lowest_coefficient
-    # The sample itself, and so what LeRobot would report of it, is the same.
-    assert dataset.metadata()["num_training_chunks"] == sample.metadata()["num_training_chunks"]
+    assert sample.measured.saturated_chunks > 0
+    assert any("Fit without --reference" in notice for notice in sample.notices())
+    ours = fit(training_data(name, reference=False), quiet)
+    assert ours.measured.saturated_chunks == 0
+    assert ours.tokenizer.min_token == ours.measured.lowest_coefficient
+    assert ours.metadata()["num_training_chunks"] == sample.metadata()["num_training_chunks"]
+
+
+def test_without_relative_dimensions_the_sample_is_lerobots_either_way() -> None:
+    ours = training_data("quantiles", reference=False).sampled
+    np.testing.assert_array_equal(ours, training_data("quantiles").sampled)

@@ -25,7 +25,7 @@ class Actions:
 
     repo_id: str
     values: np.ndarray
-    """(frames, action_dim), in the robot's units."""
+    """(frames, action_dim) float32, in the robot's units."""
     states: np.ndarray | None
     """(frames, state_dim), where chunks are made relative to the state."""
     episodes: np.ndarray
@@ -34,6 +34,8 @@ class Actions:
     """(episodes,) row of each one's first frame."""
     ends: np.ndarray
     """(episodes,) row after each one's last frame."""
+    read_bounds: tuple[np.ndarray, np.ndarray]
+    """The same two of all episodes that were read for the statistics."""
     names: tuple[str, ...]
     """Of the dimensions; empty where the dataset has none."""
     stats: FeatureStats
@@ -73,7 +75,8 @@ def read_actions(flags: TokenizerFlags) -> Actions:
     needs_quantiles = not stats.keys() >= set(NEEDED_STATS[mode])
     total, limit = metadata.total_episodes, flags.max_episodes
     # Statistics are those of the whole dataset, as a policy will have them.
-    read = range(total if limit is None or needs_quantiles else min(limit, total))
+    needs_all = limit is None or needs_quantiles or scales_relative(flags)
+    read = range(total if needs_all else min(limit, total))
     if not read:
         raise DatasetError(f"{metadata.root} holds no episodes; expected at least one.")
     location.fetch(sorted({metadata.episodes.data_paths[episode] for episode in read}))
@@ -90,6 +93,7 @@ def read_actions(flags: TokenizerFlags) -> Actions:
         episodes=episodes[order],
         starts=frames.episode_bounds[0][order],
         ends=frames.episode_bounds[1][order],
+        read_bounds=frames.episode_bounds,
         names=_names(metadata.features[ACTION].get("names"), values.shape[1]),
         stats=stats,
         quantiles_are_computed=needs_quantiles,
@@ -99,6 +103,27 @@ def read_actions(flags: TokenizerFlags) -> Actions:
     if actions.states is not None:
         _check_finite(actions, actions.states, flags.state_key)
     return actions
+
+
+def scales_relative(flags: TokenizerFlags) -> bool:
+    """Return whether chunks are scaled by statistics of relative actions, as policies do it."""
+    needs_stats = bool(NEEDED_STATS[NormalizationMode(flags.normalization_mode)])
+    return needs_stats and flags.use_relative_transform and not flags.reference
+
+
+def check_long_enough(actions: Actions, horizon: int) -> None:
+    """Make sure that there is a full window.
+
+    Raises:
+        DatasetError: no episode is long enough for one.
+    """
+    longest = int((actions.ends - actions.starts).max())
+    if longest < horizon:
+        raise DatasetError(
+            f"no episode of {actions.repo_id} is as long as one chunk "
+            f"(--action_horizon={horizon}): the longest of {len(actions.episodes)} has {longest} "
+            f"frames. Give --action_horizon={longest} or less, or a larger --max_episodes."
+        )
 
 
 def _root(flags: TokenizerFlags) -> str | None:
@@ -131,7 +156,7 @@ def _stored_stats(metadata: DatasetMetadata, mode: NormalizationMode) -> Feature
 
 def _vectors(frames: FrameTable, name: str) -> np.ndarray:
     values = frames.numeric[name]
-    return values.reshape(len(values), -1)
+    return values.reshape(len(values), -1).astype(np.float32, copy=False)
 
 
 def _names(stored: object, dim: int) -> tuple[str, ...]:

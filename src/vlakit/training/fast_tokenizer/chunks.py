@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from vlakit.datasets.action_window import window_rows
-from vlakit.errors import DatasetError
 from vlakit.features import (
     ACTION,
     NEEDED_STATS,
@@ -47,7 +46,7 @@ class Chunks:
         self.horizon = horizon
         self.mode = mode
         self._relative = [(self.dims.index(dim), dim) for dim in dimensions.relative]
-        self._values = actions.values[:, self.dims].astype(np.float32)
+        self._values = actions.values[:, self.dims]
         lengths = actions.ends - actions.starts
         self._row_starts = np.zeros(len(actions.values), dtype=np.int64)
         self._row_ends = np.zeros(len(actions.values), dtype=np.int64)
@@ -72,11 +71,7 @@ class Chunks:
         """(dims,) size of one normalised unit in the robot's units."""
 
     def sampled_rows(self, fraction: float) -> NDArray[np.int64]:
-        """Return the first rows of the full windows that LeRobot would sample.
-
-        Raises:
-            DatasetError: no episode is long enough for one window.
-        """
+        """Return the first rows of the full windows that LeRobot would sample."""
         rows = []
         for episode, start, end in zip(
             self.actions.episodes, self.actions.starts, self.actions.ends, strict=True
@@ -90,14 +85,6 @@ class Chunks:
                 random = np.random.RandomState(int(episode) % 2**31)
                 picked = random.choice(count, size=max(1, int(count * fraction)), replace=False)
             rows.append(start + picked)
-        if not rows:
-            longest = int((self.actions.ends - self.actions.starts).max())
-            raise DatasetError(
-                f"no episode of {self.actions.repo_id} is as long as one chunk "
-                f"(--action_horizon={self.horizon}): the longest of {len(self.actions.episodes)} "
-                f"has {longest} frames. Give --action_horizon={longest} or less, or a larger "
-                "--max_episodes."
-            )
         return np.concatenate(rows)
 
     @cached_property

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from vlakit.features import NormalizationMode
 from vlakit.processing.fast.normalizer import FastNormalizer
-from vlakit.training.fast_tokenizer.actions import Actions, read_actions
+from vlakit.training.fast_tokenizer.actions import (
+    Actions,
+    check_long_enough,
+    read_actions,
+    scales_relative,
+)
 from vlakit.training.fast_tokenizer.chunks import CLIPPED_MODES, Chunks, Float64
 from vlakit.training.fast_tokenizer.dimensions import Dimensions, choose_dimensions
+from vlakit.training.relative_stats import relative_action_stats
 from vlakit.training.tokenizer_config import TokenizerFlags
 
 
@@ -43,10 +49,10 @@ class TrainingData:
     def training(self) -> Float64:
         """The chunks that the vocabulary is fitted on.
 
-        With `--cover=dataset` the chunk with the lowest coefficient joins the sample, which sets
-        the lowest coefficient that the tokenizer has. Upwards there is no limit.
+        The chunk with the lowest coefficient of all joins the sample: it sets the lowest that the
+        tokenizer has. Upwards there is no limit. With `--reference` the sample stands alone.
         """
-        if self.flags.cover == "sample":
+        if self.flags.reference:
             return self.sampled
         row = np.array([self.chunks.row_of_lowest_coefficient()])
         return np.concatenate([self.sampled, self.chunks.met(row)])
@@ -70,9 +76,21 @@ def read_training_data(flags: TokenizerFlags) -> TrainingData:
         VlakitError: the dataset cannot be read, or does not fit the flags.
     """
     actions = read_actions(flags)
+    check_long_enough(actions, flags.action_horizon)
     dimensions = choose_dimensions(flags, actions)
+    if scales_relative(flags):
+        actions = _with_relative_stats(actions, flags)
     mode = NormalizationMode(flags.normalization_mode)
     chunks = Chunks(actions, dimensions, flags.action_horizon, mode)
-    data = TrainingData(flags, actions, dimensions, chunks)
-    data.sampled  # noqa: B018 - too short episodes are found now
-    return data
+    return TrainingData(flags, actions, dimensions, chunks)
+
+
+def _with_relative_stats(actions: Actions, flags: TokenizerFlags) -> Actions:
+    """Return the actions with the statistics that a policy of relative actions has."""
+    assert actions.states is not None
+    dims, horizon = flags.relative_dim_list(), flags.action_horizon
+    stats = relative_action_stats(
+        actions.values, actions.states, actions.read_bounds, dims, horizon
+    )
+    stats.pop("count")
+    return replace(actions, stats=stats)

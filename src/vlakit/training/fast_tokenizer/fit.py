@@ -78,7 +78,7 @@ class Fitted:
             },
             "vocabulary": {"size": self.tokenizer.vocab_size, "asked": data.flags.vocab_size},
             "min_token": self.tokenizer.min_token,
-            "cover": data.flags.cover,
+            "reference": data.flags.reference,
             "clipped_training_share": float(data.clipped_share.mean()),
             "clipped_training_share_by_dimension": clipped,
             **self.measured.to_json(),

@@ -66,7 +66,7 @@ def _clipping_notice(data: TrainingData) -> str | None:
     named = ", ".join(f"{data.actions.label(dims[place])} {shares[place]:.0%}" for place in often)
     why = (
         "they are those of absolute actions, while these are relative"
-        if data.dimensions.relative
+        if data.dimensions.relative and data.flags.reference
         else "they are no quantiles of this data, as in datasets that LeRobot wrote: compute them "
         "anew with vlakit.datasets.stats.write_stats(dataset)"
     )
@@ -87,11 +87,10 @@ def tokenizer_notices(
             f"the {len(data.training):,} training chunks repeat too little for more than "
             f"{tokenizer.vocab_size} of the --vocab_size={data.flags.vocab_size} asked for.{more}"
         )
-    if measured.refused_chunks:
+    if measured.saturated_chunks:
         found.append(
-            f"{measured.refused_chunks:.2%} of the dataset's chunks have a coefficient below "
+            f"{measured.saturated_chunks:.2%} of the dataset's chunks have a coefficient below "
             f"{tokenizer.min_token}, the lowest of the sample (they reach "
-            f"{measured.lowest_coefficient}): `vlakit train` refuses such chunks. Fit with "
-            "--cover=dataset."
+            f"{measured.lowest_coefficient}), which encoding loses. Fit without --reference."
         )
     return found

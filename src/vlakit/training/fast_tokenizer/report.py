@@ -69,8 +69,8 @@ class Measured:
     error_by_dimension: list[DimensionError]
     saturated_coefficients: float
     """Share of coefficients below the lowest that the tokenizer has."""
-    refused_chunks: float
-    """Share of chunks with such a coefficient: encoding them is an error."""
+    saturated_chunks: float
+    """Share of chunks with such a coefficient: encoding them is an error, or a loss on request."""
     lowest_coefficient: int
     vocabulary_used: int
     """Ids that occur."""
@@ -125,7 +125,7 @@ def measure(
         error=Spread.of(error),
         error_by_dimension=_by_dimension(error, chunks),
         saturated_coefficients=low / (len(rows) * size),
-        refused_chunks=low_chunks / len(rows),
+        saturated_chunks=low_chunks / len(rows),
         lowest_coefficient=int(lowest),
         vocabulary_used=len(used),
     )

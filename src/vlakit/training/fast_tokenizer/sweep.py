@@ -28,11 +28,11 @@ COLUMNS = (
     "tokens",
     "per token",
     "error",
-    "refused",
+    "saturated",
 )
 LEGEND = (
     "tokens of a chunk: mean, p99, max; numbers per token; absolute error in normalised units: "
-    "mean, p99; chunks that training would refuse"
+    "mean, p99; chunks that cannot be encoded"
 )
 
 
@@ -62,7 +62,7 @@ class Candidate:
             f"{m.tokens.mean:.1f}, {m.tokens.p99:.0f}, {m.tokens.max:.0f}",
             f"{m.compression_ratio:.1f}",
             f"{m.error.mean:.4f}, {m.error.p99:.4f}",
-            f"{m.refused_chunks:.2%}",
+            f"{m.saturated_chunks:.2%}",
         ]
 
     def to_json(self) -> dict[str, Any]:

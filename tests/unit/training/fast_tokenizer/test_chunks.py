@@ -73,6 +73,19 @@ def test_relative_dimensions_lose_the_state_at_the_start_of_the_chunk(read: Read
     np.testing.assert_array_equal(relative.sampled[3], expected)
 
 
+def test_relative_chunks_are_scaled_by_their_own_statistics(read: Reader) -> None:
+    flags = {"action_horizon": 8, "relative_dims": "0,2", "use_relative_transform": True}
+    data = read(**flags, normalization_mode="MEAN_STD", max_episodes=2)
+    whole = read(**flags, normalization_mode="MEAN_STD")
+    np.testing.assert_allclose(whole.sampled.mean(axis=(0, 1)), 0, atol=1e-6)
+    np.testing.assert_allclose(whole.sampled.std(axis=(0, 1)), 1, atol=1e-6)
+    # Of the whole dataset, whichever episodes are used.
+    np.testing.assert_array_equal(data.sampled, whole.sampled[: len(data.sampled)])
+    assert data.normalizer().stats == whole.normalizer().stats
+    absolute = read(**flags, normalization_mode="MEAN_STD", reference=True)
+    assert absolute.normalizer().stats["mean"] == read().normalizer().stats["mean"]
+
+
 def test_quantile_modes_clip_for_fitting_and_say_how_much(read: Reader) -> None:
     data = read(action_horizon=8, normalization_mode="QUANTILE10")
     assert np.abs(data.sampled).max() == pytest.approx(1, abs=1e-6)

@@ -51,9 +51,11 @@ def test_quantiles_of_absolute_actions_are_said_of_relative_ones(arm: Path, tmp_
     root = Path(shutil.copytree(arm, tmp_path / "arm"))
     edit_json("meta/stats.json", lambda stats: stats["action"].update(q99=[0.1] * 7))(root)
     flags = {"repo_id": "me/arm", "root": str(root), **ALL}
-    relative = {"relative_dims": "0,1,2", "use_relative_transform": True}
+    relative = {"relative_dims": "0,1,2", "use_relative_transform": True, "reference": True}
     (notice,) = data_notices(read_training_data(TokenizerFlags(**flags, **relative)))
     assert "those of absolute actions, while these are relative" in notice
+    relative["reference"] = False
+    assert data_notices(read_training_data(TokenizerFlags(**flags, **relative))) == []
     (notice,) = data_notices(read_training_data(TokenizerFlags(**flags)))
     assert "no quantiles of this data" in notice
 

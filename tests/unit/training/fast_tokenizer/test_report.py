@@ -48,15 +48,15 @@ def test_an_error_is_bounded_by_the_scale(fitted: Fitted) -> None:
 
 
 def test_saturation_is_counted(read: Reader) -> None:
-    data = read(action_horizon=8, cover="sample", normalization_mode="QUANTILE10")
+    data = read(action_horizon=8, reference=True, normalization_mode="QUANTILE10")
     fitted = fit(data, QUIET)
     values = data.chunks.met(data.chunks.all_rows)
     low = quantized_dct(values, 10.0) < fitted.tokenizer.min_token
     assert fitted.measured.saturated_coefficients == pytest.approx(low.mean())
-    assert fitted.measured.refused_chunks == pytest.approx(low.any(axis=1).mean())
-    assert fitted.measured.refused_chunks > 0
+    assert fitted.measured.saturated_chunks == pytest.approx(low.any(axis=1).mean())
+    assert fitted.measured.saturated_chunks > 0
     assert fitted.measured.lowest_coefficient < fitted.tokenizer.min_token
-    assert any("refuses such chunks. Fit with --cover=dataset" in n for n in fitted.notices())
+    assert any("which encoding loses. Fit without --reference" in n for n in fitted.notices())
 
 
 @pytest.mark.parametrize("mode", ["MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10", "IDENTITY"])
@@ -65,7 +65,7 @@ def test_every_chunk_of_the_dataset_can_be_encoded_by_default(read: Reader, mode
     fitted = fit(data, QUIET)
     values = data.chunks.met(data.chunks.all_rows)
     decoded = fitted.tokenizer.decode(fitted.tokenizer.encode(values))  # raises where it cannot
-    assert fitted.measured.refused_chunks == 0
+    assert fitted.measured.saturated_chunks == 0
     assert np.abs(decoded - values).max() <= 0.5 / 10 * np.sqrt(8)
 
 
