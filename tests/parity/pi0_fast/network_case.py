@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network of one recorded pi0-FAST case, its inputs as tensors, and what LeRobot made of them.
 
-Images are the recorded preprocessed ones, so that these tests depend on nothing but the network.
+Images are the recorded preprocessed ones where a case has them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from torch import Tensor
 from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.pi0_fast import PI0FastConfig
-from vlakit.policies.pi0_fast.model import PI0FastInputs, PI0FastModel
+from vlakit.policies.pi0_fast.images import fit_images
+from vlakit.policies.pi0_fast.model import PI0FastModel
+from vlakit.policies.pi0_fast.sequence import PI0FastInputs
 
 LANGUAGE, BOS_ID, BAR = "observation.language", 2, "|"
 
@@ -72,13 +74,29 @@ class NetworkCase:
 
     def inputs(self, mode: str) -> PI0FastInputs:
         """Return the inputs of 'train' or 'infer'."""
-        batch, debug = self.tensors(f"{mode}_processed"), self.tensors("debug")
+        batch, images = self.tensors(f"{mode}_processed"), self.images
         return PI0FastInputs(
-            images=debug["preprocessed_images"],
-            image_mask=debug["image_masks"],
+            images=images["preprocessed_images"],
+            image_mask=images["image_masks"],
             prompt_ids=batch[f"{LANGUAGE}.tokens"],
             prompt_mask=batch[f"{LANGUAGE}.attention_mask"],
         )
+
+    @cached_property
+    def images(self) -> dict[str, Tensor]:
+        """Images as the network takes them and which exist; our own where none are recorded."""
+        if (self.folder / "debug.safetensors").is_file():
+            return self.tensors("debug")
+        raw = self.tensors("raw_batch")
+        images = torch.stack(
+            [
+                fit_images(raw[name], *self.config.image_resolution)
+                for name in self.config.image_features
+            ],
+            dim=1,
+        )
+        mask = torch.ones(images.shape[:2], dtype=torch.bool)
+        return {"preprocessed_images": images, "image_masks": mask}
 
     @cached_property
     def actions(self) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from vlakit.errors import ActionDecodeError
 from vlakit.policies.pi0_fast.action_tokens import ActionVocabulary, TokenLayout
-from vlakit.policies.pi0_fast.model import PI0FastInputs, PI0FastModel
+from vlakit.policies.pi0_fast.model import PI0FastModel
+from vlakit.policies.pi0_fast.sequence import PI0FastInputs
 from vlakit.policies.pi0_fast.token_automaton import TokenAutomaton
 
 _MOST_BYTES = 4

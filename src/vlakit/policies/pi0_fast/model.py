@@ -21,6 +21,8 @@ from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.pi0_fast.config import PI0FastConfig
 from vlakit.policies.pi0_fast.language_loss import head_cross_entropy
 from vlakit.policies.pi0_fast.sequence import (
+    PI0FastInputs,
+    Prefix,
     keep_visible,
     last_column,
     last_real_column,
@@ -28,36 +30,6 @@ from vlakit.policies.pi0_fast.sequence import (
     token_positions,
     wanted_columns,
 )
-
-
-@dataclass(frozen=True)
-class PI0FastInputs:
-    """What a policy is asked about."""
-
-    images: Tensor
-    """(batch, cameras, 3, side, side) float32 in [-1, 1]"""
-    image_mask: Tensor
-    """(batch, cameras) bool, False where a camera does not exist."""
-    prompt_ids: Tensor
-    """(batch, prompt) int64, padded on the right."""
-    prompt_mask: Tensor
-    """(batch, prompt) bool, True at real tokens."""
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """Embedded images and prompts."""
-
-    embeddings: Tensor
-    """(batch, length, width) in the storage type."""
-    is_real: Tensor
-    """(batch, length) bool"""
-    is_full: bool
-    """Whether all of them are real."""
-
-    @property
-    def length(self) -> int:
-        return self.is_real.shape[1]
 
 
 @dataclass

@@ -28,7 +28,8 @@ from vlakit.policies.pi0_fast.decoding import (
     read_codes,
 )
 from vlakit.policies.pi0_fast.images import camera_images
-from vlakit.policies.pi0_fast.model import PI0FastInputs, PI0FastModel
+from vlakit.policies.pi0_fast.model import PI0FastModel
+from vlakit.policies.pi0_fast.sequence import PI0FastInputs
 from vlakit.policies.pi0_fast.weights import (
     EMBEDDING_FOR_HEAD,
     HEAD_FOR_EMBEDDING,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who stands where in pi0-FAST's sequence, and who sees whom.
+"""What pi0-FAST reads, who stands where in its sequence, and who sees whom.
 
     <camera 1> <camera 2> ... <prompt, padded> <suffix: action tokens, padded>
      `---------------- prefix ---------------'
@@ -18,6 +18,36 @@ from torch import Tensor
 
 from vlakit.policies.attention_mask import prefix_mask
 from vlakit.policies.backbones.gemma import Span, Wanted
+
+
+@dataclass(frozen=True)
+class PI0FastInputs:
+    """What a policy is asked about."""
+
+    images: Tensor
+    """(batch, cameras, 3, side, side) float32 in [-1, 1]"""
+    image_mask: Tensor
+    """(batch, cameras) bool, False where a camera does not exist."""
+    prompt_ids: Tensor
+    """(batch, prompt) int64, padded on the right."""
+    prompt_mask: Tensor
+    """(batch, prompt) bool, True at real tokens."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Embedded images and prompts."""
+
+    embeddings: Tensor
+    """(batch, length, width) in the storage type."""
+    is_real: Tensor
+    """(batch, length) bool"""
+    is_full: bool
+    """Whether all of them are real."""
+
+    @property
+    def length(self) -> int:
+        return self.is_real.shape[1]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.pi0_fast.config import PI0FastConfig
-from vlakit.policies.pi0_fast.model import PI0FastInputs, PI0FastModel
+from vlakit.policies.pi0_fast.model import PI0FastModel
+from vlakit.policies.pi0_fast.sequence import PI0FastInputs
 
 VOCABULARY, SIDE = 50, 8
 

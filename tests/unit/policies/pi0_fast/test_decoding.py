@@ -22,7 +22,8 @@ from vlakit.policies.pi0_fast.decoding import (
     decode_as_reference,
     read_codes,
 )
-from vlakit.policies.pi0_fast.model import PI0FastInputs, PI0FastModel
+from vlakit.policies.pi0_fast.model import PI0FastModel
+from vlakit.policies.pi0_fast.sequence import PI0FastInputs
 from vlakit.processing import FastTokenizer
 from vlakit.processing.text import TextTokenizer
 

@@ -21,8 +21,8 @@ from tests.unit.policies.pi0_fast.small_network import (
 from vlakit.errors import ConfigError
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.pi0_fast.config import PI0FastConfig
-from vlakit.policies.pi0_fast.model import PI0FastInputs, PI0FastModel, Prefix
-from vlakit.policies.pi0_fast.sequence import Kept, keep_visible
+from vlakit.policies.pi0_fast.model import PI0FastModel
+from vlakit.policies.pi0_fast.sequence import Kept, PI0FastInputs, Prefix, keep_visible
 
 MIXED = [[True, True, False], [False, True, False], [True, False, False]]
 """Cameras of three rows: the last exists nowhere."""
