@@ -15,9 +15,18 @@ from tests.arm_recording import record_arm
 from tests.end_to_end.damage import contents, edit_json, one_line
 from tests.end_to_end.documentation import ROOT, blocks
 from tests.end_to_end.fake_hub import fake_hub
+from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.cli.main import main
 from vlakit.processing import FastTokenizer
 
+TINY = [
+    "--policy.paligemma_variant=tiny",
+    "--policy.device=cpu",
+    "--policy.push_to_hub=false",
+    "--steps=1",
+    "--batch_size=2",
+    "--num_workers=0",
+]
 SEED_COMMAND = """
     --repo_id "user/my-lerobot-dataset"
     --action_horizon 10
@@ -69,6 +78,21 @@ def test_the_documented_command_runs_as_typed(
     said = " ".join(capsys.readouterr().err.split())
     assert "(not encoded: 6 gripper)" in said  # what LeRobot would drop without a word
     assert f"pushed: {hub.address}/me/tok/commit/" in said
+
+
+def test_the_flags_it_names_train_a_policy(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = FIXTURE_ROOT / "dataset/v2.1"  # its quantiles are computed, so they are the data's
+    fit = ["train-tokenizer", "--repo_id=toy", f"--root={data}", "--sample_fraction=1"]
+    relative = ["--use_relative_transform", "--relative_dims=0,1,2", "--action_horizon=8"]
+    for more in (["--normalization_mode=QUANTILE10", "--action_horizon=6"], relative):
+        assert main([*fit, *more, f"--output_dir=tok{len(more)}"]) == 0
+        said = capsys.readouterr().err
+        (line,) = [line for line in said.splitlines() if line.startswith("vlakit train takes it")]
+        given = shlex.split(line.partition(" with ")[2])
+        command = ["train", *given, "--dataset.repo_id=toy", f"--dataset.root={data}", *TINY]
+        assert main([*command, f"--output_dir=run{len(more)}"]) == 0
+        said = capsys.readouterr().err
+        assert "action_tokenizer_name" not in said  # no word about what is lost or differs
 
 
 def test_a_private_repository_is_named_after_the_folder(

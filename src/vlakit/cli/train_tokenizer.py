@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ SUMMARY = (
     "Fit a FAST action tokenizer for pi0-FAST to the actions of a dataset. Only tables are read, "
     "never a video. Writes the tokenizer, its normalisation, metadata.json and report.json."
 )
+PI0_FAST_TOKENS = 256
+"""Default of `--policy.max_action_tokens` and `--policy.max_decoding_steps`."""
 OTHERS_FLAG = re.compile(r"--dataset\.(repo_id|root|revision)")
 OWN_FILES = ("processor_config.json", "sweep.json")
 """What a folder holds that an earlier run of this command has written."""
@@ -61,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
     _show(fitted, console)
     fitted.save(folder)
     _say(console, f"tokenizer: {folder}")
+    if fitted.data.dimensions.is_whole(fitted.data.actions.dim):
+        _say(console, f"vlakit train takes it with {_train_flags(fitted, folder)}")
     if flags.push_to_hub:
         _push(flags, folder, console)
     elif flags.hub_repo_id:
@@ -155,6 +160,24 @@ def _show(fitted: Fitted, console: Console) -> None:
         units = _three(entry.normalized, ".4f"), _three(entry.physical, ".3g")
         errors.add_row(f"{entry.dim} {entry.name}", *units)
     console.print(errors)
+
+
+def _train_flags(fitted: Fitted, folder: Path) -> str:
+    """Return the flags of a policy that encodes what the tokenizer was fitted on."""
+    flags, need = fitted.data.flags, fitted.measured.max_action_tokens()["max"]
+    scaling = {"ACTION": flags.normalization_mode, "STATE": "QUANTILES", "VISUAL": "IDENTITY"}
+    given = [
+        "--policy.type=pi0_fast",
+        f"--policy.action_tokenizer_name={folder}",
+        f"--policy.chunk_size={flags.action_horizon}",
+        f"--policy.n_action_steps={flags.action_horizon}",
+        f"--policy.normalization_mapping='{json.dumps(scaling)}'",
+    ]
+    if need > PI0_FAST_TOKENS:
+        given.append(f"--policy.max_action_tokens={need} --policy.max_decoding_steps={need}")
+    if flags.use_relative_transform:
+        given.append("--policy.use_relative_actions=true")
+    return " ".join(given)
 
 
 def _three(spread: Spread, form: str) -> str:

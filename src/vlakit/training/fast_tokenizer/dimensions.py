@@ -24,6 +24,10 @@ class Dimensions:
         """The encoded dimensions of the action, one by one."""
         return [dim for start, end in self.ranges for dim in range(start, end)]
 
+    def is_whole(self, action_dim: int) -> bool:
+        """Return whether these are all dimensions of an action, in their order."""
+        return self.encoded == list(range(action_dim))
+
     @property
     def text(self) -> str:
         """As `--encoded_dims` takes them."""

@@ -45,7 +45,7 @@ def data_notices(data: TrainingData) -> list[str]:
 
 def _left_out_notice(dimensions: Dimensions, actions: Actions) -> str | None:
     """Return what it means that the chunk is not the whole action in its order, None if it is."""
-    if dimensions.encoded == list(range(actions.dim)):
+    if dimensions.is_whole(actions.dim):
         return None
     missing = sorted(set(range(actions.dim)) - set(dimensions.encoded))
     what = f"not encoded: {', '.join(map(actions.label, missing))}" if missing else "another order"
