@@ -37,6 +37,23 @@ need() {
     exit 1
 }
 
+has_browser() {
+    for candidate in "${VLAKIT_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable chrome; do
+        [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 && return 0
+    done
+    return 1
+}
+
+# want PACKAGES REASON: install Debian packages where that is possible; go on without them otherwise.
+want() {
+    if can_install; then
+        say "$2: installing $1"
+        as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends $1 >/dev/null && return 0
+    fi
+    say "$2. Going on without; to have them: sudo apt-get install -y --no-install-recommends $1"
+}
+
 find_python() {
     for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
         [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
@@ -87,6 +104,10 @@ for extra in $(printf '%s' "$extras" | tr ',' ' '); do
         *) plain="$plain${plain:+,}$extra" ;;
     esac
 done
+
+case "$extras" in
+    *dev*) has_browser || want chromium "reports are tested in a browser, and there is no Chromium" ;;
+esac
 
 say "installing the packages of constraints.txt (PyTorch is the largest)"
 install -e ".${plain:+[$plain]}"

@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from vlakit.cli.compare import HELP as COMPARE_FLAG
 from vlakit.cli.evaluate import EvalFlags
 from vlakit.cli.policy_flags import PATH_FLAG
 from vlakit.collection.config import CollectConfig
@@ -146,7 +147,10 @@ def _command(title: str, flags: dict[str, Flag], *, compare: bool = False) -> li
     extra = [Flag(name, "str", None, text) for name, text in PATH_FLAG.items()]
     known = [*flags.values(), *(extra if any(n.startswith("policy.") for n in flags) else [])]
     if title != "vlakit train":  # the policy's settings stand once, under train
-        known = [f for f in known if not f.name.startswith("policy.") or f.name == "policy.path"]
+        shown_here = ("policy.path", "policy.type")
+        known = [f for f in known if not f.name.startswith("policy.") or f.name in shown_here]
+    if title == "vlakit eval":
+        known += [Flag(name, "two names", None, text) for name, text in COMPARE_FLAG.items()]
     for group, members in groupby(sorted(known, key=_group), key=_group):
         lines += [f"### {group or 'general'}", ""]
         lines += ["| flag | type | default | |" + (" LeRobot |" if compare else "")]

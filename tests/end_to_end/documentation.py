@@ -21,7 +21,7 @@ SMALLER = (
     (r"--batch_size=\d+", "--batch_size=4"),
     (r"--log_freq=\d+", "--log_freq=1"),
     (r"--eval\.n_episodes=\d+", "--eval.n_episodes=1"),
-    (r"--resume=true", "--resume=true --steps=3"),
+    (r"train --resume=true", "train --resume=true --steps=3"),
     (r"outputs/train/\.\.\./", "outputs/train/windows/"),
 )
 """What is replaced before a command runs: the same flags, less work."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import pytest
 
 from tests.end_to_end.documentation import PAGES, ROOT, blocks
 from tests.end_to_end.training_command import DATASET, train
+from vlakit.cli.compare import is_comparison, read_arguments
 from vlakit.cli.demo_steps import DemoFlags
 from vlakit.cli.evaluate import EvalFlags
 from vlakit.cli.main import COMMANDS, main
 from vlakit.cli.policy_flags import PATH_FLAG
+from vlakit.cli.wiring import is_check
 from vlakit.collection.config import CollectConfig
 from vlakit.config import parse_flags
 from vlakit.datasets import LeRobotDataset
@@ -44,9 +47,16 @@ def test_every_flag_of_a_documented_command_is_known(command: list[str]) -> None
     name, *arguments = command
     assert name in COMMANDS
     register_configs()
+    if name == "eval" and is_comparison(arguments):
+        arguments = read_arguments(arguments, datetime.now()).others
+        if not arguments:
+            return
 
     def complete(raw: dict[str, Any]) -> dict[str, Any]:
-        """What the command takes from a checkpoint that the reader has and we do not."""
+        """What the command takes from a checkpoint or a recording that only the reader has."""
+        if name == "eval" and is_check(raw):
+            env = {"type": "metaworld", "task": "reach-v3"} | raw.pop("env", {})
+            return {key: value for key, value in raw.items() if key != "policy"} | {"env": env}
         policy = {"type": "eo1", "push_to_hub": False, **raw.pop("policy", {})}
         policy.pop("path", None)
         return (
@@ -126,6 +136,7 @@ def test_python_examples_of_the_data_page(tmp_path: Path, monkeypatch: pytest.Mo
         "docs/start.md",
         pytest.param("README.md", marks=pytest.mark.slow),
         pytest.param("docs/simulators.md", marks=pytest.mark.slow),
+        pytest.param("docs/evaluation.md", marks=pytest.mark.slow),
     ],
 )
 def test_the_commands_of_a_page_run_in_its_order(
@@ -133,14 +144,25 @@ def test_the_commands_of_a_page_run_in_its_order(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = []
-    for block in blocks(ROOT / name, "bash"):
-        for command in block.smaller().commands():
-            if command[0] == "eval" and "train" not in done:  # the page leaves that to another
-                _train_on(next(Path("data").iterdir()))
-            assert main(command) == 0, command
-            done.append(command[0])
+    for command in _commands(name):
+        if command[0] == "eval" and "train" not in done:  # the page leaves that to another
+            _train_on(next(Path("data").iterdir()))
+            done.append("train")
+        assert main(command) == 0, command
+        done.append(command[0])
     assert done[0] == "collect"
     assert done[-1] == "eval"
+
+
+def _commands(name: str) -> list[list[str]]:
+    """Return the commands of a page; one without a recording starts from the one of another."""
+    pages = ("docs/start.md", name) if name == "docs/evaluation.md" else (name,)
+    commands = [
+        [c for block in blocks(ROOT / page, "bash") for c in block.smaller().commands()]
+        for page in pages
+    ]
+    earlier = [] if len(pages) == 1 else [c for c in commands[0] if c[0] == "collect"]
+    return [*earlier, *commands[-1]]
 
 
 def _train_on(dataset: Path) -> None:
