@@ -16,6 +16,7 @@ from vlakit.datasets.reading.versions import load_metadata
 from vlakit.errors import ConfigError
 from vlakit.features import FeatureType, PolicyFeature
 from vlakit.policies.eo1.config import EO1Config
+from vlakit.policies.pi0_fast import PI0FastConfig
 from vlakit.training import setup
 from vlakit.training.config import TrainFlags
 
@@ -50,6 +51,47 @@ def test_a_checkpoint_keeps_its_inputs_and_their_order() -> None:
     inputs = {"observation.images.b": IMAGE, "observation.state": STATE}
     config = setup.fit_config(EO1Config(input_features=inputs), FEATURES, CPU)
     assert list(config.input_features) == ["observation.images.b", "observation.state"]
+
+
+def test_cameras_that_do_not_exist_are_not_missed() -> None:
+    empty = "observation.images.empty_camera_0"
+    inputs = {"observation.images.b": IMAGE, empty: IMAGE, "observation.state": STATE}
+    config = setup.fit_config(PI0FastConfig(input_features=inputs, empty_cameras=1), FEATURES, CPU)
+    assert list(config.input_features) == ["observation.images.b", "observation.state"]
+    assert empty in config.with_default_features().input_features
+    with pytest.raises(ConfigError, match="empty_camera_0"):
+        setup.fit_config(PI0FastConfig(input_features=inputs), FEATURES, CPU)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["x", "Gripper"], ["x", "Gripper"]),
+        ({"motors": ["x", "y"]}, ["x", "y"]),
+        (None, None),
+        (["x"], None),
+        ({"a": ["x"], "b": ["y"]}, None),
+    ],
+)
+def test_the_dataset_names_the_dimensions_of_the_action(names: Any, expected: Any) -> None:
+    features = {"action": {"shape": (2,), "names": names}}
+    assert setup.with_action_names(PI0FastConfig(), features).action_feature_names == expected
+    given = PI0FastConfig(action_feature_names=["a", "b"])
+    assert setup.with_action_names(given, features) is given
+    assert setup.with_action_names(EO1Config(), features) == EO1Config()
+
+
+def test_relative_actions_get_their_own_statistics() -> None:
+    data = setup.open_data(_flags(), chunk_size=3)
+    assert setup.with_relative_stats(EO1Config(), data, {}) is data
+    config = PI0FastConfig(
+        use_relative_actions=True, relative_exclude_joints=[], chunk_size=3, n_action_steps=3
+    )
+    relative = setup.with_relative_stats(config, data, {})
+    assert relative.stats["observation.state"] is data.stats["observation.state"]
+    assert not np.allclose(relative.stats["action"]["mean"], data.stats["action"]["mean"])
+    with pytest.raises(ConfigError, match="use_relative_actions=true needs the state"):
+        setup.with_relative_stats(config, data, {"observation.state": "observation.other"})
 
 
 def test_a_missing_camera_comes_with_the_closest_name() -> None:
