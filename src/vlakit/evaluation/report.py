@@ -11,12 +11,9 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
-from vlakit.evaluation.success_rate import wilson_interval
-
-_STYLE_FILE = "report.css"
+from vlakit.evaluation.html_page import facts, page, rate_cell, section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,22 +95,16 @@ class Report:
 
 def write_report(report: Report, path: Path) -> None:
     """Write the page to a file; its folder must exist."""
-    style = files("vlakit.evaluation").joinpath(_STYLE_FILE).read_text(encoding="utf-8")
     parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>{escape(report.title)}</title><style>{style}</style></head><body>",
-        f"<h1>{escape(report.title)}</h1><p class='lead'>{escape(report.summary)}</p>",
         "<h2>Success</h2>",
         _success_table(report),
         _comparison(report.comparison),
         _videos(report.video_groups),
         _losses(report.losses),
-        _facts(report.facts),
+        section("This run", facts(report.facts)),
         _commands(report.commands),
-        "</body></html>",
     ]
-    path.write_text("\n".join(part for part in parts if part), encoding="utf-8")
+    path.write_text(page(report.title, report.summary, parts), encoding="utf-8")
 
 
 def _success_table(report: Report) -> str:
@@ -130,22 +121,14 @@ def _success_table(report: Report) -> str:
     notes = zip(report.conditions, report.condition_notes, strict=False)
     legend = "".join(f"<li><b>{escape(name)}</b>: {escape(note)}</li>" for name, note in notes)
     return (
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-        f"<p class='mute'>Brackets: 95 % Wilson interval of the success rate.</p><ul>{legend}</ul>"
+        f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
+        "</table></div><p class='mute'>Brackets: 95 % Wilson interval of the success rate.</p>"
+        f"<ul>{legend}</ul>"
     )
 
 
 def _cell(cell: SuccessCell) -> str:
-    low, high = wilson_interval(cell.successes, cell.num_rollouts)
-    rate = cell.successes / cell.num_rollouts
-    bar = (
-        f"<div class='bar'><i style='width:{rate:.1%}'></i>"
-        f"<b style='left:{low:.1%};right:{1 - high:.1%}'></b></div>"
-    )
-    return (
-        f"<td class='number'>{rate:.0%} <span class='mute'>[{low:.0%}, {high:.0%}] "
-        f"{cell.successes}/{cell.num_rollouts}</span>{bar}</td>"
-    )
+    return f"<td class='number'>{rate_cell(cell.successes, cell.num_rollouts).html}</td>"
 
 
 def _comparison(comparison: Comparison | None) -> str:
@@ -157,7 +140,8 @@ def _comparison(comparison: Comparison | None) -> str:
         cells = "".join(f"<td>{escape(value)}</td>" for value in values)
         rows += f"<tr><th>{escape(name)}</th>{cells}</tr>"
     note = f"<p class='mute'>{escape(comparison.note)}</p>" if comparison.note else ""
-    return f"<h2>Cost</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<h2>Cost</h2><div class='wide'>{table}</div>{note}"
 
 
 def _videos(groups: Sequence[VideoGroup]) -> str:
@@ -189,15 +173,6 @@ def _figure(video: RolloutVideo) -> str:
         f"<figure><video src='data:video/mp4;base64,{data}' controls loop muted autoplay "
         f"playsinline></video><figcaption>{escape(video.caption)}{verdict}</figcaption></figure>"
     )
-
-
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    if not facts:
-        return ""
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts
-    )
-    return f"<h2>This run</h2><table>{rows}</table>"
 
 
 def _commands(commands: Sequence[tuple[str, str]]) -> str:

@@ -199,11 +199,11 @@ def _latency(episodes: Sequence[EpisodeResult]) -> str:
     times = [value for episode in episodes for value in episode.plan_ms]
     if not times:
         return ""
-    batches = (
-        f"{len(times)} plans. A plan is one call of the policy for all episodes that wait for one, "
-        "from pictures to actions."
+    words = (
+        f"{len(times)} plans, from pictures to actions. The time of a plan is that of its whole "
+        "call, which may have planned for other episodes as well."
     )
-    return histogram(times, unit="ms per plan") + note(batches)
+    return histogram(times, unit="ms per plan") + note(words)
 
 
 def _provenance(result: EvaluationResult) -> list[str]:
