@@ -208,8 +208,8 @@ def test_the_over_fitted_network_writes_what_lerobot_s_writes(dtype: str, way: s
     ids, _ = DECODERS[way](model, case.inputs("infer"), case.bos(), steps)
     for row, until in enumerate(case.note["infer"][f"{dtype}.{way}"]["steps_until_bar"]):
         assert torch.equal(ids[row, :until], expected[row, :until])
-    # LeRobot's bfloat16 figure, 0.00724, is a cross entropy rounded to bfloat16 token by token. With
-    # autocast, which it trains with, that is float32, and so is ours always.
+    # LeRobot's bfloat16 figure, 0.00724, is a cross entropy rounded to bfloat16 token by token.
+    # With autocast, which it trains with, that is float32, and so is ours always.
     loss = model.loss(case.inputs("train"), *case.actions)
     tolerance = {"float32": 1e-5, "bfloat16": 1e-2}[dtype]
     assert loss.item() == pytest.approx(case.note["infer"]["float32"]["loss"], rel=tolerance)
