@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from vlakit.cli.output_folder import check_can_be_made
 from vlakit.errors import ConfigError
+from vlakit.evaluation.output_files import OutputFiles
 from vlakit.evaluation.results import INFO_FILE
 
 if TYPE_CHECKING:
@@ -105,10 +107,20 @@ def main(argv: Sequence[str], evaluate: Callable[[Sequence[str]], int]) -> int:
     else:
         folders = (given.output_dir / "a", given.output_dir / "b")
         for path, folder in zip((given.a, given.b), folders, strict=True):
-            evaluate([f"--policy.path={path}", *given.others, f"--output_dir={folder}"])
+            flags = _flags_for(folder, given.others)
+            evaluate([f"--policy.path={path}", *flags, f"--output_dir={folder}"])
+        if os.environ.get("RANK", "0") != "0":
+            return 0  # torchrun started several: the first one writes
     comparison = compare(load_result(folders[0]), load_result(folders[1]))
     _write(comparison, folders, given, argv, Console(stderr=True))
     return 0
+
+
+def _flags_for(folder: Path, flags: Sequence[str]) -> list[str]:
+    """Return the flags of one evaluation: one that was never begun has nothing to resume."""
+    if OutputFiles(folder).config.is_file():
+        return list(flags)
+    return [flag for flag in flags if flag not in ("--resume", "--resume=true")]
 
 
 def _write(

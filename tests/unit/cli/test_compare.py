@@ -87,6 +87,32 @@ def test_two_checkpoints_are_evaluated_with_the_same_flags(
     assert json.loads((out / "compare.json").read_text())["pooled"]["only_a"] == 1
 
 
+def test_a_stopped_comparison_goes_on_where_it_was(tmp_path: Path) -> None:
+    calls: list[list[str]] = []
+
+    def evaluate(argv: object) -> int:
+        assert isinstance(argv, list)
+        calls.append(argv)
+        make_result({TASKS[0]: [True]}).save(Path(argv[-1].partition("=")[2]))
+        return 0
+
+    out = tmp_path / "out"
+    (out / "a").mkdir(parents=True)
+    (out / "a" / "eval_config.json").write_text("{}")  # begun; b was not
+    argv = ["--compare", "ckpt/a", "ckpt/b", "--resume=true", f"--output_dir={out}"]
+    assert main(argv, evaluate) == 0
+    assert ["--resume=true" in call for call in calls] == [True, False]
+
+
+def test_of_several_processes_the_first_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    argv = ["--compare", "ckpt/a", "ckpt/b", f"--output_dir={tmp_path / 'out'}"]
+    assert main(argv, lambda flags: 0) == 0
+    assert not (tmp_path / "out").exists()
+
+
 def test_flags_without_effect_are_refused(folders: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--seed=3 has no effect"):
         main(["--compare", *map(str, folders), "--seed=3"], no_evaluation)
