@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from vlakit.collection.config import CollectConfig
 from vlakit.config import ACCEPTED_UNUSED_KEYS, RENAMED_KEYS
 from vlakit.config.help import shown
 from vlakit.config.schema import Flag, walk_flags
-from vlakit.policies.config import register_configs
+from vlakit.policies.config import PolicyConfig, register_configs
 from vlakit.training.config import TrainFlags
 from vlakit.training.lerobot_keys import NOT_BUILT
 from vlakit.training.tokenizer_config import TokenizerFlags
@@ -31,6 +32,7 @@ from vlakit.training.tokenizer_config import TokenizerFlags
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "flags.md"
 LEROBOT = ROOT / "tools" / "lerobot_train_flags.json"
+LEROBOT_PI0_FAST = ROOT / "tools" / "lerobot_pi0_fast_flags.json"
 
 TYPES = {
     "policy": {"type": "eo1"},
@@ -73,15 +75,33 @@ THEIRS = {
 """Flags only LeRobot has (besides those not built yet) -> why."""
 
 
+OURS_IN_PI0_FAST = {
+    "policy.allow_missing_cameras": "LeRobot always does",
+    "policy.allow_truncation": "LeRobot always does",
+    "policy.decoding": "LeRobot's decoding can fail",
+    "policy.paligemma_config": "LeRobot's sizes are fixed",
+    "policy.token_layout": "LeRobot has one layout",
+    "policy.vlm_base": "LeRobot's new policies are random",
+}
+"""The same for the settings of pi0-FAST."""
+
+
 def ours(cls: type, types: dict[str, Any]) -> dict[str, Flag]:
     """Return the flags of a command by name."""
     register_configs()
     return {flag.name: flag for flag in walk_flags(cls, types)}
 
 
-def theirs() -> dict[str, Any]:
+def theirs(path: Path = LEROBOT) -> dict[str, Any]:
     """Return LeRobot's flags and defaults."""
-    return json.loads(LEROBOT.read_text(encoding="utf-8"))["flags"]
+    return json.loads(path.read_text(encoding="utf-8"))["flags"]
+
+
+def pi0_fast() -> dict[str, Flag]:
+    """Return the settings of pi0-FAST by name, without those that every policy has."""
+    flags = ours(TrainFlags, TYPES | {"policy": {"type": "pi0_fast"}})
+    common = {f"policy.{field.name}" for field in fields(PolicyConfig)} | {"policy.type"}
+    return {n: f for n, f in flags.items() if n.startswith("policy.") and n not in common}
 
 
 def not_built() -> dict[str, Any]:
@@ -116,7 +136,22 @@ def differences() -> list[str]:
     stale = [n for n in OTHER_DEFAULT if mine[n].default == lerobot[n]]
     stale += [n for n in OURS if n not in mine or n in lerobot]
     stale += [n for n in THEIRS if n in mine or n not in lerobot]
-    return problems + [f"the reason for --{name} is out of date" for name in stale]
+    problems += [f"the reason for --{name} is out of date" for name in stale]
+    return problems + _differences_in_pi0_fast()
+
+
+def _differences_in_pi0_fast() -> list[str]:
+    mine, lerobot = pi0_fast(), theirs(LEROBOT_PI0_FAST)
+    problems = [
+        f"--{name} of pi0_fast is {flag.default!r}, LeRobot has {lerobot[name]!r}"
+        for name, flag in mine.items()
+        if name in lerobot and flag.default != lerobot[name]
+    ]
+    if mine.keys() - lerobot.keys() != OURS_IN_PI0_FAST.keys():
+        problems.append("OURS_IN_PI0_FAST names other settings than those that only we have")
+    common = {f"policy.{field.name}" for field in fields(PolicyConfig)}
+    missing = sorted(lerobot.keys() - mine.keys() - common)
+    return problems + [f"--{name} of pi0_fast is missing" for name in missing]
 
 
 def page() -> str:
@@ -134,6 +169,7 @@ def page() -> str:
         "Names and defaults are those of LeRobot 0.6.1; the column *LeRobot* names what differs.",
         "",
         *_command("vlakit train", ours(TrainFlags, TYPES), compare=True),
+        *_pi0_fast(),
         *_lists(),
         *_command("vlakit eval", ours(EvalFlags, TYPES)),
         *_command("vlakit collect", ours(CollectConfig, TYPES)),
@@ -158,6 +194,16 @@ def _command(title: str, flags: dict[str, Flag], *, compare: bool = False) -> li
         lines += [_row(flag, compare=compare) for flag in members]
         lines.append("")
     return lines
+
+
+def _pi0_fast() -> list[str]:
+    lines = ["### policy, with `--policy.type=pi0_fast`", ""]
+    lines += ["In the place of EO-1's; see [its page](policies/pi0_fast.md).", ""]
+    lines += ["| flag | type | default | | LeRobot |", "| --- | --- | --- | --- | --- |"]
+    for flag in sorted(pi0_fast().values(), key=lambda flag: flag.name):
+        why = OURS_IN_PI0_FAST.get(flag.name)
+        lines.append(f"{_row(flag, compare=False)} {f'not there: {why}' if why else ''} |")
+    return [*lines, ""]
 
 
 def _group(flag: Flag) -> str:

@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.end_to_end.damage import one_line
+from tests.end_to_end.documentation import ROOT, blocks
 from tests.end_to_end.fake_hub import fake_hub
 from vlakit.cli.main import main
 from vlakit.datasets import LeRobotDataset
@@ -227,3 +229,25 @@ def test_relative_actions_train_on_their_own_statistics(data: Path, tmp_path: Pa
     policy.reset()
     again = postprocess(policy.select_action(preprocess(moved)))
     assert first.shape == again.shape == (1, 4)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on machines with few cores
+def test_the_page_s_commands_and_example_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "policies" / "pi0_fast.md"
+    small = ["--env.episode_length=20"]
+    done = []
+    for block in blocks(page, "bash"):
+        for command in block.smaller().commands():
+            assert main([*command, *(small if command[0] == "eval" else [])]) == 0, command
+            done.append(command[0])
+    assert done == ["collect", "train-tokenizer", "train", "eval"]
+    item = LeRobotDataset("local/drawer", "data/drawer")[0]
+    raw = {k: v for k, v in item.items() if k.startswith("observation") or k == "task"}
+    names: dict[str, Any] = {"raw": raw}
+    for block in blocks(page, "python"):
+        exec(compile(block.text, str(block), "exec"), names)
+    assert names["actions"].shape == (1, 16, 4)
+    assert len(names["tokens"]) == 1
