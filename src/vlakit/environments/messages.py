@@ -11,6 +11,7 @@ No pickle: a message can hold numbers, text and arrays of plain numbers, nothing
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -41,9 +42,9 @@ def encode_message(message: Message) -> list[bytes | memoryview]:
         if array.dtype.name not in DTYPES:
             raise TypeError(f"array {name!r} is {array.dtype}, expected one of {', '.join(DTYPES)}")
         entries.append({"name": name, "dtype": array.dtype.name, "shape": list(value.shape)})
-        payload.append(memoryview(array.tobytes()))
+        payload.append(array.reshape(-1).view(np.uint8).data)  # no copy
     header = json.dumps({"fields": dict(message.fields), "arrays": entries}).encode()
-    return [_LENGTH.pack(len(header)), header, *payload]
+    return [_LENGTH.pack(len(header)) + header, *payload]
 
 
 def decode_message(read: Callable[[int], bytes | bytearray]) -> Message:
@@ -57,12 +58,17 @@ def decode_message(read: Callable[[int], bytes | bytearray]) -> Message:
     """
     (length,) = _LENGTH.unpack(read(_LENGTH.size))
     header = json.loads(bytes(read(length)))
-    arrays = {}
-    for entry in header["arrays"]:
-        dtype = np.dtype(entry["dtype"])
+    entries = [(e["name"], np.dtype(e["dtype"]), e["shape"]) for e in header["arrays"]]
+    for name, dtype, _ in entries:
         if dtype.name not in DTYPES:
-            raise TypeError(f"array {entry['name']!r} is {dtype}, expected one of {DTYPES}")
-        count = int(np.prod(entry["shape"], dtype=np.int64))
-        data = read(count * dtype.itemsize)
-        arrays[entry["name"]] = np.frombuffer(data, dtype).reshape(entry["shape"])
+            raise TypeError(f"array {name!r} is {dtype}, expected one of {', '.join(DTYPES)}")
+    counts = [math.prod(shape) for _, _, shape in entries]
+    sizes = [count * dtype.itemsize for count, (_, dtype, _) in zip(counts, entries, strict=True)]
+    data = read(sum(sizes)) if sum(sizes) else b""
+    arrays, start = {}, 0
+    for (name, dtype, shape), count, size in zip(entries, counts, sizes, strict=True):
+        # A copy where the bytes of other types before it have shifted it off its alignment.
+        array = np.frombuffer(data, dtype, count, start).reshape(shape)
+        arrays[name] = array if array.flags.aligned else array.copy()
+        start += size
     return Message(header["fields"], arrays)

@@ -7,12 +7,14 @@ crash ends the worker, and the parent learns how, with everything the worker wro
 
 from __future__ import annotations
 
+import fcntl
 import os
 import selectors
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import IO, Protocol
 
 from vlakit.environments.base import EnvConfig, encode_config
@@ -29,6 +31,7 @@ UNCAUGHT = 1
 TAIL_LINES = 3
 TAIL_BYTES = 2000
 MOST_WORDS = 65536
+PIPE_BYTES = 1 << 20
 
 
 class WorkerError(SimulatorError):
@@ -82,6 +85,8 @@ class EnvironmentWorker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to_worker, self._from_worker = self._process.stdin, self._process.stdout
+        _widen(self._from_worker.fileno())
+        os.set_blocking(self._from_worker.fileno(), False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._from_worker, selectors.EVENT_READ)
 
@@ -155,9 +160,12 @@ class EnvironmentWorker:
         data = bytearray(count)
         view, done = memoryview(data), 0
         while done < count:
-            if not self._selector.select(max(0.0, self._deadline - time.monotonic())):
-                raise TimeoutError
-            read = os.readv(self._from_worker.fileno(), [view[done:]])
+            try:
+                read = os.readv(self._from_worker.fileno(), [view[done:]])
+            except BlockingIOError:
+                if not self._selector.select(max(0.0, self._deadline - time.monotonic())):
+                    raise TimeoutError from None
+                continue
             if not read:
                 raise EOFError
             done += read
@@ -179,6 +187,14 @@ class EnvironmentWorker:
             while_starting=self._num_unread_starts > 0,
             words=words,
         )
+
+
+def _widen(pipe: int) -> None:
+    """Let a pipe hold a whole picture, so that both ends need not take turns; Linux only."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        # A user's limit on the size of all pipes may be used up: then it stays small.
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 class Closeable(Protocol):

@@ -3,9 +3,9 @@
 
     slot:   reset ─► ready ─► plan (one batch of all that are ready) ─► play a chunk ─► ready ...
 
-No slot waits for another: a plan is made for those that are ready, and the others are waited for
-only half as long as a plan takes, because a larger batch pays while planning is what takes long.
-A slot whose episode ended takes the next one at once.
+No slot waits for another for long: a plan is made for those that are ready, and the others are
+waited for only as long as a plan takes. So a slow policy gets full batches, and slow simulators
+hold nobody up. A slot whose episode ended takes the next one at once.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from vlakit.evaluation.planning import Planner
 from vlakit.evaluation.results import EpisodeResult
 from vlakit.evaluation.schedule import Rollout, Schedule
 
-PATIENCE = 0.5
-"""How long to wait for more episodes to plan, as a share of the time of the last plan."""
+PATIENCE = 1.0
+"""How long to wait for more episodes to plan, in times of the last plan: no longer than planning
+for them alone would cost."""
 MOST_ERRORS = 10
 """So many errors before anything worked: the set-up is wrong, not the episodes."""
 

@@ -25,8 +25,10 @@ def test_fields_and_arrays_arrive_as_they_were_sent() -> None:
         {
             "actions": np.arange(6, dtype=np.float32).reshape(2, 3),
             "picture": np.arange(24, dtype=np.uint8).reshape(2, 4, 3)[:, ::-1],
-            "flags": np.array([True, False]),
+            "flags": np.array([True, False, True]),
             "none": np.zeros((0, 3)),
+            "rewards": np.array([0.5, -1.5]),  # after an odd number of bytes
+            "scalar": np.array(7),
         },
     )
     data = b"".join(encode_message(sent))
@@ -35,6 +37,7 @@ def test_fields_and_arrays_arrive_as_they_were_sent() -> None:
     for name, array in sent.arrays.items():
         assert got.arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(got.arrays[name], array)
+        assert got.arrays[name].flags.aligned
 
 
 def test_objects_are_refused() -> None:
