@@ -40,7 +40,6 @@ ACCEPTED_UNUSED_KEYS: dict[str, dict[str, str]] = {
         "obs_type": "every version",
         "render_mode": "every version",
     },
-    "PI0FastConfig": {"rtc_config": "0.4.2 and later: real-time chunking"},
 }
 """Keys that LeRobot 0.4 to 0.6.2 write to its files and vlakit does not use: class -> key -> why.
 

@@ -61,6 +61,11 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
             device: where to build; 'meta' leaves the weights unallocated, None takes
                 `config.device`.
         """
+        if (config.rtc_config or {}).get("enabled"):
+            raise ConfigError(
+                "--policy.rtc_config asks for real-time chunking, which vlakit does not have. Give "
+                "--policy.rtc_config=null."
+            )
         config = config.with_default_features()
         super().__init__(config, config.n_action_steps)
         self.sizes = PaliGemmaSizes.of_variant(config.paligemma_variant, config.paligemma_config)

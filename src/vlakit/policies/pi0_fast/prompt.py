@@ -8,6 +8,7 @@ and a newline. Source: openpi tokenizer.py (FASTTokenizer), LeRobot 0.6.1.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlakit.errors import ProcessingError
-from vlakit.features import OBS_STATE
+from vlakit.features import ACTION, OBS_STATE
 from vlakit.policies.pi0_fast.action_tokens import TokenLayout
 from vlakit.processing.step import Step
 
+logger = logging.getLogger(__name__)
+
 NUM_BINS = 256
+WATCHED, MOST_OUTSIDE = 1000, 0.1
+"""From this many values on, and above this share outside, a warning is due."""
 _LEFT_EDGES = np.linspace(-1, 1, NUM_BINS + 1)[:-1]
 
 
@@ -66,6 +71,8 @@ class Prompt(Step):
         self.max_state_dim = max_state_dim
         self.task_key = task_key
         self.token_layout: TokenLayout = token_layout
+        self._seen = self._outside = 0
+        self._has_warned = False
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch with a prompt per row.
@@ -84,11 +91,29 @@ class Prompt(Step):
             raise ProcessingError(
                 f"the batch has {len(state)} states and {len(tasks)} tasks; expected as many."
             )
-        bins = state_bins(_finite(state))
+        values = _finite(state)
+        if batch.get(ACTION) is None:  # training data is looked at before the run
+            self._watch(values)
+        bins = state_bins(values)
         prompts = [
             prompt_text(task, row, self.token_layout) for task, row in zip(tasks, bins, strict=True)
         ]
         return batch | {self.task_key: prompts}
+
+    def _watch(self, values: NDArray[Any]) -> None:
+        """Say once when rollouts or a robot give states that the bins do not tell apart."""
+        self._seen += values.size
+        self._outside += int(np.count_nonzero(np.abs(values) > 1))
+        if self._has_warned or self._seen < WATCHED or self._outside <= MOST_OUTSIDE * self._seen:
+            return
+        self._has_warned = True
+        logger.warning(
+            "%.0f%% of the scaled state's values lie outside [-1, 1] and share the outer two of "
+            "the prompt's %d bins: the policy hardly sees them. Is this the robot, and the "
+            "normalisation, that it was trained with?",
+            100 * self._outside / self._seen,
+            NUM_BINS,
+        )
 
 
 def _finite(state: Tensor) -> NDArray[Any]:

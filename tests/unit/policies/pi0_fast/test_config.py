@@ -12,7 +12,7 @@ from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.errors import ConfigError
 from vlakit.features import FeatureType, PolicyFeature
 from vlakit.policies.config import PolicyConfig, register_configs
-from vlakit.policies.pi0_fast import PI0FastConfig
+from vlakit.policies.pi0_fast import PI0FastConfig, PI0FastPolicy
 
 RECORDED = FIXTURE_ROOT / "pi0_fast" / "overfit" / "checkpoint" / "config.json"
 CAMERA = PolicyFeature(FeatureType.VISUAL, (3, 56, 56))
@@ -86,9 +86,7 @@ def test_tiny_takes_its_own_tokenizer_size_and_random_weights() -> None:
 
 def test_backbones_of_the_variants() -> None:
     assert PI0FastConfig().backbone == "google/paligemma-3b-pt-224"
-    with pytest.raises(
-        ConfigError, match=r"gemma_300m has no published.*vlm_base=random"
-    ):
+    with pytest.raises(ConfigError, match=r"gemma_300m has no published.*vlm_base=random"):
         _ = PI0FastConfig(paligemma_variant="gemma_300m").backbone
 
 
@@ -124,7 +122,6 @@ def test_absent_features_are_added_as_lerobot_adds_them() -> None:
         ({"temperature": -0.1}, "temperature=-0.1; expected 0 or a positive number"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"image_resolution": [0, 224]}, "image_resolution=.*two positive sizes"),
-        ({"rtc_config": {"enabled": True}}, "rtc_config asks for real-time chunking"),
         ({"normalization_mapping": {"STATES": "MEAN_STD"}}, "Did you mean 'STATE'"),
         ({"paligemma_variant": "gemma_2B"}, "Did you mean 'gemma_2b'"),
         ({"dtype": "float16"}, "dtype=float16"),
@@ -138,8 +135,14 @@ def test_wrong_settings_are_refused_by_name(changes: dict[str, Any], message: st
         PI0FastConfig().override(changes)
 
 
-def test_real_time_chunking_that_is_off_is_read() -> None:
-    assert PI0FastConfig(rtc_config={"enabled": False}).rtc_config == {"enabled": False}
+def test_real_time_chunking_is_read_and_refused_when_a_policy_is_to_run_it() -> None:
+    stored = PI0FastConfig(paligemma_variant="tiny", rtc_config={"enabled": True})
+    assert PI0FastConfig.from_json(stored.to_json()) == stored
+    with pytest.raises(ConfigError, match=r"--policy.rtc_config=null"):
+        PI0FastPolicy(stored, device="meta")
+    for value in (None, {"enabled": False}):
+        PI0FastPolicy(stored.override({"rtc_config": None}).override({"rtc_config": value}),
+                      device="meta")  # fmt: skip
 
 
 def test_a_state_or_action_has_one_axis() -> None:

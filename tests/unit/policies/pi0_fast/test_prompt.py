@@ -41,6 +41,23 @@ def test_the_step_replaces_the_task_and_leaves_the_state() -> None:
     assert batch["task"] == ["a", "b"]
 
 
+def test_states_outside_the_bins_are_said_once_at_inference(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    step = Prompt()
+    state = torch.linspace(-2, 2, 200).reshape(100, 2)
+    batch = {"observation.state": state, "task": ["a"] * 100}
+    for _ in range(8):
+        step(batch | {"action": torch.zeros(100, 1, 1)})
+        Prompt()(batch | {"observation.state": state / 2})
+    assert not caplog.records
+    for _ in range(8):
+        step(batch)
+    assert [record.getMessage()[:29] for record in caplog.records] == [
+        "50% of the scaled state's val"
+    ]
+
+
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
