@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,8 @@ from tests.unit.policies.pi0_fast.tiny_policy import (
     save,
 )
 from vlakit.errors import ActionDecodeError, CheckpointError, ConfigError, ProcessingError
+from vlakit.evaluation.planner import PolicyPlanner, stack_observations
+from vlakit.evaluation.planning import EpisodeMemory
 from vlakit.hub import resolve
 from vlakit.policies.pi0_fast import PI0FastPolicy
 from vlakit.policies.registry import make_policy
@@ -79,6 +82,26 @@ def test_two_actions_of_a_chunk_are_handed_out(checkpoint: Path) -> None:
         assert torch.equal(action, chunk[:, step])
 
 
+def test_rollouts_add_a_chunk_to_the_states_it_was_predicted_from(
+    tokenizer: Path, tmp_path: Path
+) -> None:
+    folder = save(PI0FastPolicy(config(tokenizer, use_relative_actions=True)), tmp_path)
+    policy = PI0FastPolicy.from_pretrained(folder)
+    preprocess, postprocess = load_processors(folder)
+    raw = raw_batch(with_actions=False)
+    observations = [
+        {"observation.state": raw["observation.state"][row].numpy()}
+        | {name: np.full((20, 28, 3), 50 * row, np.uint8) for name in CAMERAS}
+        for row in range(3)
+    ]
+    memories = [EpisodeMemory(row, task, torch.Generator()) for row, task in enumerate(raw["task"])]
+    planned = PolicyPlanner(policy, preprocess, postprocess).plan(observations, memories)
+    batch = preprocess(stack_observations(observations) | {"task": raw["task"]})
+    executed = policy.predict_action_chunk(batch)[:, :2]
+    expected = executed + raw["observation.state"][:, None, :DIM]
+    torch.testing.assert_close(torch.from_numpy(np.stack(planned)), expected)
+
+
 def test_draws_of_a_row_do_not_depend_on_the_rows_beside_it(checkpoint: Path) -> None:
     policy = PI0FastPolicy.from_pretrained(checkpoint, temperature=1.0)
     preprocess, _ = load_processors(checkpoint)
@@ -133,9 +156,7 @@ def test_another_fast_vocabulary_is_refused_until_it_was_trained_with(
     policy = PI0FastPolicy.from_pretrained(checkpoint, action_tokenizer_name=str(other))
     preprocess, _ = load_processors(checkpoint, action_tokenizer_name=str(other))
     asked = preprocess(raw_batch(with_actions=False))
-    with pytest.raises(
-        ConfigError, match=r"another vocabulary \(\d+ .*trained with \(\d+ "
-    ):
+    with pytest.raises(ConfigError, match=r"another vocabulary \(\d+ .*trained with \(\d+ "):
         policy.predict_action_chunk(asked)
     policy.train()
     policy(preprocess(raw_batch()))
