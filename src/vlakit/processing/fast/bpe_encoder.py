@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 
 from vlakit.processing.fast.bpe import ByteLevelBpe
 from vlakit.processing.fast.longest_match import LongestMatch
-from vlakit.processing.fast.pair_table import PairTable
+from vlakit.processing.fast.pair_table import Ids, PairTable
 from vlakit.processing.fast.spelling import joined_text, texts_of
 from vlakit.processing.fast.word_split import word_starts
 
 _MAX_VOCAB = 4096
 """Largest vocabulary with a table of pairs, which takes 6 bytes per pair."""
-_BLOCK_CODES = 1 << 20
-"""Codes encoded at a time, so that they stay in the cache of one core."""
 _EMPTY = -1
 _TOKEN_BITS = 15
 _TOKEN_MASK = (1 << _TOKEN_BITS) - 1
@@ -49,15 +47,9 @@ class BpeEncoder:
 
         Bytes without a symbol are dropped, as in the reference; check for them before.
         """
-        rows = max(1, _BLOCK_CODES // codes.shape[1])
-        ids: list[list[int]] = []
-        for start in range(0, len(codes), rows):
-            block = codes[start : start + rows]
-            if self._pairs is None or (self._missing and self.unknown_codes(block)):
-                ids += self._merge_with_library(block)
-            else:
-                ids += self._search(block, self._pairs)
-        return ids
+        if self._pairs is None or self.unknown_codes(codes):
+            return self._merge_with_library(codes)
+        return self._search(codes, self._pairs)
 
     def unknown_codes(self, codes: NDArray[np.int32]) -> list[int]:
         """Return the codes, each once, that hold a byte without a symbol."""
@@ -72,42 +64,53 @@ class BpeEncoder:
 
     def _search(self, codes: NDArray[np.int32], pairs: PairTable) -> list[list[int]]:
         batch, length = codes.shape
+        words = np.arange(0, batch * length, length)
         if self._bpe.regex_split:
             words = np.flatnonzero(word_starts(codes))
-        else:
-            words = np.arange(0, batch * length, length)
-        rows = np.arange(0, batch * length, length)
-        if codes.max() < 0x80:
-            text = codes.astype(np.uint8).ravel()
-        else:
-            text = np.frombuffer(joined_text(codes).encode(), dtype=np.uint8)
-            at = np.flatnonzero((text & 0xC0) != 0x80)  # where characters begin
-            words, rows = at[words], at[rows]
-        placed = self._place_tokens(text, words, pairs)
-        where = np.flatnonzero(placed != _EMPTY)
-        ids = (placed.take(where) & _TOKEN_MASK).tolist()
-        borders = [*np.searchsorted(where, rows).tolist(), len(ids)]
+        text, begins = _standing(codes, words)
+        ends = np.append(begins[1:], 0)
+        is_last = np.append(words[1:] // length != words[:-1] // length, True)
+        ends[is_last] = text.size + np.arange(batch)
+        longest = self._longest(text, ends - batch)
+        placed = self._place_tokens(longest.ravel(), begins, ends, batch, pairs)
+        # Back to one text after the other.
+        where = np.flatnonzero((placed != _EMPTY).reshape(text.shape).T)
+        row, column = np.divmod(where, len(text))
+        ids = (placed.take(column * batch + row) & _TOKEN_MASK).tolist()
+        borders = np.searchsorted(row, np.arange(batch + 1)).tolist()
         return [ids[begin:end] for begin, end in itertools.pairwise(borders)]
 
     def _place_tokens(
-        self, text: NDArray[np.uint8], begins: NDArray[np.intp], pairs: PairTable
+        self,
+        longest: NDArray[np.int16],
+        at: Ids,
+        ends: Ids,
+        batch: int,
+        pairs: PairTable,
     ) -> NDArray[np.int32]:
-        """Return for every byte the token that begins there and the one before, or -1."""
-        ends = np.append(begins[1:], len(text))
-        longest = self._longest(text, begins, ends)
-        placed = np.full(len(text), _EMPTY, dtype=np.int32)
-        at, before = begins, np.full(len(begins), pairs.none, dtype=np.intp)
-        candidates = longest.take(at)
+        """Return for every byte the token that begins there and the one before it, or -1.
+
+        Args:
+            longest: the longest token that starts at each byte of the standing texts.
+            at: where the words begin.
+            ends: where they end.
+            batch: how far the next byte of a text is.
+            pairs: which token may follow which.
+        """
+        placed = np.full(len(longest) - batch, _EMPTY, dtype=np.int32)
+        before = np.full(len(at), pairs.none, dtype=np.intp)
+        candidates = longest.take(at).astype(np.intp)
+        strides = self._lengths * batch
         while len(at):
             token = pairs.longest_follower(before, candidates)
             placed[at] = token | before << _TOKEN_BITS
             stuck = np.flatnonzero(token == pairs.none)
-            behind = at + self._lengths.take(token)
-            candidates = longest.take(behind)
+            behind = at + strides.take(token)
+            candidates = longest.take(behind).astype(np.intp)
             if len(stuck):
                 last, place = before.take(stuck), at.take(stuck)
                 placed[place] = _EMPTY
-                place -= self._lengths.take(last)
+                place -= strides.take(last)
                 behind[stuck] = place
                 candidates[stuck] = pairs.shorter.take(last)
                 token[stuck] = placed.take(place) >> _TOKEN_BITS
@@ -117,3 +120,28 @@ class BpeEncoder:
                 at, ends = at.take(going), ends.take(going)
                 before, candidates = before.take(going), candidates.take(going)
         return placed
+
+
+def _standing(codes: NDArray[np.int32], words: Ids) -> tuple[NDArray[np.uint8], Ids]:
+    """Return the bytes of each row of codes as a column, and where words begin in the flat array.
+
+    Args:
+        codes: (batch, length).
+        words: where words begin in the flat codes.
+
+    Returns:
+        The texts, (bytes of the longest, batch); shorter ones are padded in front.
+    """
+    batch, length = codes.shape
+    row, column = np.divmod(words, length)
+    if codes.max() < 0x80:
+        return np.ascontiguousarray(codes.T, dtype=np.uint8), column * batch + row
+    text = np.frombuffer(joined_text(codes).encode(), dtype=np.uint8)
+    characters = np.flatnonzero((text & 0xC0) != 0x80)
+    row_ends = np.append(characters[length::length], len(text))
+    sizes = np.diff(row_ends, prepend=0)
+    height = int(sizes.max())
+    lying = np.zeros((batch, height), dtype=np.uint8)
+    lying[np.arange(height) >= height - sizes[:, None]] = text
+    column = characters.take(words) - row_ends.take(row) + height
+    return np.ascontiguousarray(lying.T), column * batch + row

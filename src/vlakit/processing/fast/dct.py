@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 
-_BLOCK_NUMBERS = 1 << 17
+_BLOCK_NUMBERS = 1 << 14
 """Numbers transformed at a time, so that they stay in the cache of one core."""
 _LIMIT = float(1 << 30)
 """Where coefficients are cut off so that int32 holds them; far outside of what can be encoded."""
@@ -78,6 +78,6 @@ def inverse_dct(coefficients: NDArray, scale: float, horizon: int, action_dim: i
 def _along_time(matrix: Float64, block: NDArray) -> Float64:
     """Return the matrix times every chunk, (horizon, batch, action_dim), by one product."""
     batch, horizon, action_dim = block.shape
-    columns = np.ascontiguousarray(block.transpose(1, 0, 2), dtype=np.float64)
-    columns = columns.reshape(horizon, batch * action_dim)
-    return (matrix @ columns).reshape(horizon, batch, action_dim)
+    columns = np.empty((horizon, batch, action_dim))
+    columns[...] = block.transpose(1, 0, 2)
+    return (matrix @ columns.reshape(horizon, -1)).reshape(columns.shape)

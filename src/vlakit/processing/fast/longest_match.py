@@ -22,48 +22,45 @@ class LongestMatch:
     """The automaton of a set of tokens that holds every single byte it will meet."""
 
     def __init__(self, ids: Mapping[bytes, int]) -> None:
-        """Take the tokens and their ids, below 4096."""
+        """Take the tokens and their ids, below 32768."""
         # Bytes that occur in no longer token lead back to the root: they share a column.
-        shared = {byte for piece in ids if len(piece) > 1 for byte in piece}
+        shared = sorted({byte for piece in ids if len(piece) > 1 for byte in piece})
         self._column = np.zeros(256, dtype=np.int16)
-        self._column[sorted(shared)] = np.arange(1, len(shared) + 1)
+        self._column[shared] = np.arange(1, len(shared) + 1)
+        self._width = len(shared) + 1
         self._alone = np.zeros(256, dtype=np.int16)
         for piece, token in ids.items():
             if len(piece) == 1:
                 self._alone[piece[0]] = token
-        trie, ends = _reversed_trie({p: t for p, t in ids.items() if shared.issuperset(p)})
+        trie, ends = _reversed_trie({p: t for p, t in ids.items() if set(p) <= set(shared)})
         table, longest = _complete(trie, ends, self._column)
+        # A second set of columns, for the last byte of a word: all states do as the root does.
+        table = np.hstack([table, np.broadcast_to(table[0], table.shape)])
         # One gather gives both: the index of the next state's row, and the longest token there.
         self._arrows = (table * (table.shape[1] << _TOKEN_BITS) | longest[table]).ravel()
 
-    def __call__(
-        self, text: NDArray[np.uint8], begins: NDArray[np.intp], ends: NDArray[np.intp]
-    ) -> NDArray[np.int16]:
+    def __call__(self, text: NDArray[np.uint8], word_ends: NDArray[np.intp]) -> NDArray[np.int16]:
         """Return the id of the longest token that starts at each byte and ends in its word.
 
         Args:
-            text: the bytes of all words, in a row.
-            begins: where each word begins.
-            ends: where each word ends; no word is empty.
+            text: (height, batch), a text in every column.
+            word_ends: last bytes of words, as indices into the flat text.
+
+        Returns:
+            (height + 1, batch); the last row means nothing.
         """
         columns = self._column.take(text)
-        found = np.zeros(len(text) + 1, dtype=np.int16)
-        order = np.argsort(begins - ends, kind="stable")  # the longest first
-        positions = ends[order]
-        lengths = positions - begins[order]
-        # How many words have a byte that many places before their end.
-        alive = np.searchsorted(-lengths, -np.arange(int(lengths[0])), side="left").tolist()
-        state = np.zeros(len(order), dtype=np.intp)
-        for count in alive:
-            if count < len(state):
-                positions, state = positions[:count], state[:count]
-            positions -= 1
-            state += columns.take(positions)
-            arrows = self._arrows.take(state)
-            found[positions] = arrows & _TOKEN_MASK
-            state = arrows >> _TOKEN_BITS
         alone = np.flatnonzero(columns == 0)
-        found[alone] = self._alone.take(text.take(alone))
+        columns.ravel()[word_ends] += self._width
+        found = np.zeros((len(text) + 1, text.shape[1]), dtype=np.int16)
+        state = np.zeros(text.shape[1], dtype=np.intp)
+        arrows = np.empty_like(state)
+        for row in range(len(text) - 1, -1, -1):
+            state += columns[row]
+            self._arrows.take(state, out=arrows, mode="clip")  # "raise" would copy
+            np.bitwise_and(arrows, _TOKEN_MASK, out=found[row], casting="unsafe")
+            np.right_shift(arrows, _TOKEN_BITS, out=state)
+        found.ravel()[alone] = self._alone.take(text.ravel().take(alone))
         return found
 
 

@@ -24,20 +24,20 @@ Ranks = NDArray[np.int32]
 
 _NEVER = np.iinfo(np.int32).max
 _BYTE = -1
-_UNKNOWN = -1
+_BLOCK_TOKENS = 32
+"""Tokens worked out at a time, against all others."""
 
 
 class PairTable:
     """Answers, for the token before and a candidate, the longest start of it that may follow.
 
     `none` (the vocabulary's size) stands for "no token": before the first one of a word, and as an
-    answer. Answers are worked out when they are first asked for.
+    answer.
     """
 
     def __init__(self, bpe: ByteLevelBpe) -> None:
         """Take the BPE; make sure of `is_regular` before use."""
         self.none = len(bpe.vocab)
-        self._width = self.none + 1
         self._rank = np.full((self.none, self.none), _NEVER, dtype=np.int32)
         # Of each token: the rank of the merge that makes it, and the two that it merges.
         self._born = np.full(self.none, _BYTE, dtype=np.int32)
@@ -55,7 +55,8 @@ class PairTable:
         """
         self.shorter = _longest_proper_starts(self.live, self.none)
         """Id of the longest token that a token starts with, itself aside."""
-        self._answers = np.full(self._width**2, _UNKNOWN, dtype=np.int16)
+        if self.is_regular:
+            self._answers = self._work_out().ravel()
 
     def _take_merges(self, bpe: ByteLevelBpe) -> bool:
         known = set(self.live.values())
@@ -82,22 +83,24 @@ class PairTable:
         Returns:
             Ids, `none` where nothing that the candidate starts with may follow.
         """
-        keys = before * self._width + candidates
-        answers = self._answers.take(keys)
-        if answers.min() == _UNKNOWN:
-            self._work_out(np.unique(keys[answers == _UNKNOWN]))
-            answers = self._answers.take(keys)
-        return answers.astype(np.intp)
+        keys = candidates * (self.none + 1)
+        keys += before
+        return self._answers.take(keys).astype(np.intp)
 
-    def _work_out(self, keys: Ids) -> None:
-        before, answers = np.divmod(keys, self._width)
-        still = np.flatnonzero((before != self.none) & (answers != self.none))
-        while len(still):
-            never = np.full(len(still), _NEVER, dtype=np.int32)
-            still = still[self._merges_across(before[still], answers[still], never)]
-            answers[still] = self.shorter[answers[still]]
-            still = still[answers[still] != self.none]
-        self._answers[keys] = answers
+    def _work_out(self) -> NDArray[np.int16]:
+        """Return the answers, (candidates, tokens before)."""
+        answers = np.full((self.none + 1, self.none + 1), self.none, dtype=np.int16)
+        shortest_first = [self.live[piece] for piece in sorted(self.live, key=len)]
+        for start in range(0, len(shortest_first), _BLOCK_TOKENS):
+            candidates = np.array(shortest_first[start : start + _BLOCK_TOKENS])
+            left, right = (grid.ravel() for grid in np.mgrid[0 : self.none, 0 : len(candidates)])
+            never = np.full(len(left), _NEVER, dtype=np.int32)
+            may_not = self._merges_across(left, candidates[right], never)
+            for token, column in zip(candidates, may_not.reshape(self.none, -1).T, strict=True):
+                shorter = answers[self.shorter[token], :-1]
+                answers[token, :-1] = np.where(column, shorter, token)
+                answers[token, -1] = token
+        return answers
 
     def _merges_across(self, left: Ids, right: Ids, until: Ranks) -> NDArray[np.bool_]:
         """Return for which pairs BPE on their common text merges across the border.

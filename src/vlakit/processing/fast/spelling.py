@@ -13,7 +13,7 @@ SURROGATES = (0xD800, 0xDFFF)
 """Code points that no text can hold."""
 
 
-def is_spellable(codes: NDArray[np.int32]) -> NDArray[np.bool_]:
+def is_character(codes: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return which codes are characters, negative ones aside."""
     return (codes <= MAX_CODE) & ((codes < SURROGATES[0]) | (codes > SURROGATES[1]))
 

@@ -32,10 +32,13 @@ from vlakit.processing.fast.files import (
     write_files,
 )
 from vlakit.processing.fast.normalizer import FastNormalizer
-from vlakit.processing.fast.spelling import SURROGATES, codes_of, is_spellable, texts_of
+from vlakit.processing.fast.spelling import SURROGATES, codes_of, is_character, texts_of
 
 EncodeErrors = Literal["raise", "reference"]
 DecodeErrors = Literal["raise", "reference", "relaxed"]
+
+_BLOCK_NUMBERS = 1 << 20
+"""Numbers encoded at a time: enough to be worth numpy's calls, few enough for a core's cache."""
 
 
 class FastTokenizer:
@@ -139,7 +142,7 @@ class FastTokenizer:
         codes = quantized_dct(batch, scale)
         min_token, max_token = int(codes.min()), int(codes.max())
         codes -= min_token
-        _check_spellable(codes)
+        _check_characters(codes)
         _check_room(vocab_size, alphabet, min_token, max_token)
         bpe = train_bpe(
             texts_of(codes),
@@ -174,35 +177,42 @@ class FastTokenizer:
             ProcessingError: a chunk is not finite or cannot be spelled; the message names its row.
         """
         batch = _as_batch(chunks)
-        if not len(batch):
-            return []
-        codes = quantized_dct(batch, self.scale)
-        codes -= self.min_token
-        if on_error == "raise":
-            self._check_nothing_is_lost(codes)
-        else:
-            np.maximum(codes, 0, out=codes)
-        _check_spellable(codes)
-        return self._encoder(codes)
+        rows = max(1, _BLOCK_NUMBERS // (batch.shape[1] * batch.shape[2]))
+        ids: list[list[int]] = []
+        for start in range(0, len(batch), rows):
+            codes = quantized_dct(batch[start : start + rows], self.scale)
+            codes -= self.min_token
+            if on_error == "reference":
+                np.maximum(codes, 0, out=codes)
+            if self._loses_something(codes, on_error):
+                self._refuse(batch, on_error)
+            ids += self._encoder(codes)
+        return ids
 
-    def _check_nothing_is_lost(self, codes: NDArray[np.int32]) -> None:
-        if codes.min() < 0:
+    def _loses_something(self, codes: NDArray[np.int32], on_error: EncodeErrors) -> bool:
+        if codes.min() < 0 or not _are_characters(codes):
+            return True
+        return on_error == "raise" and bool(self._encoder.unknown_codes(codes))
+
+    def _refuse(self, batch: NDArray, on_error: EncodeErrors) -> None:
+        """Raise for what is wrong with the first row of a batch that has something wrong."""
+        codes = quantized_dct(batch, self.scale) - self.min_token
+        if on_error == "raise" and codes.min() < 0:
             row, what = _first_row(codes < 0)
             raise ProcessingError(
                 f"{what}: a coefficient of {codes[row].min() + self.min_token} is below the lowest "
                 f"that the tokenizer has ({self.min_token}) and would be lost. Check the "
                 "normalisation of the actions, or train a tokenizer on data with such chunks."
             )
-        _check_spellable(codes)
+        _check_characters(codes)
         unknown = self._encoder.unknown_codes(codes)
-        if unknown:
-            is_unknown = np.isin(codes, unknown)
-            row, what = _first_row(is_unknown)
-            lost = sorted({int(code) + self.min_token for code in codes[row][is_unknown[row]]})
-            raise ProcessingError(
-                f"{what}: the vocabulary has no symbol for the coefficients {lost[:8]}, which "
-                "would be lost. Train a tokenizer that has all bytes (vlakit train-tokenizer)."
-            )
+        is_unknown = np.isin(codes, unknown)
+        row, what = _first_row(is_unknown)
+        lost = sorted({int(code) + self.min_token for code in codes[row][is_unknown[row]]})
+        raise ProcessingError(
+            f"{what}: the vocabulary has no symbol for the coefficients {lost[:8]}, which would be "
+            "lost. Train a tokenizer that has all bytes (vlakit train-tokenizer)."
+        )
 
     def decode(
         self,
@@ -292,9 +302,13 @@ def _as_batch(chunks: ArrayLike) -> NDArray:
     return batch
 
 
-def _check_spellable(codes: NDArray[np.int32]) -> None:
-    if codes.max() >= SURROGATES[0] and not is_spellable(codes).all():
-        _, what = _first_row(~is_spellable(codes))
+def _are_characters(codes: NDArray[np.int32]) -> bool:
+    return codes.max() < SURROGATES[0] or bool(is_character(codes).all())
+
+
+def _check_characters(codes: NDArray[np.int32]) -> None:
+    if not _are_characters(codes):
+        _, what = _first_row(~is_character(codes))
         raise ProcessingError(
             f"{what} has coefficients that no character stands for: its values are thousands of "
             "units large. Check the normalisation of the actions."

@@ -18,35 +18,33 @@ from numpy.typing import NDArray
 from tokenizers import Regex, pre_tokenizers
 
 _OTHER, _LETTER, _DIGIT, _SPACE_CHARACTER, _OTHER_SPACE = range(5)
-_NUM_KINDS = 5
 _SMALLEST_TABLE = 1 << 10
-
-
-def _starts_between() -> NDArray[np.bool_]:
-    """Return whether a word starts between two kinds, as a table (kind before, kind after).
-
-    Between two spaces it says no; that depends on what comes next.
-    """
-    starts = ~np.eye(_NUM_KINDS, dtype=bool)
-    starts[_SPACE_CHARACTER] = False
-    starts[_OTHER_SPACE, _SPACE_CHARACTER] = False
-    return starts
-
-
-_STARTS = _starts_between().ravel()
 
 
 def word_starts(codes: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return where words start, the shape of codes: (batch, length), length above 0."""
     kinds = _kinds(1 << int(codes.max()).bit_length()).take(codes)
     starts = np.ones(codes.shape, dtype=bool)
-    starts[:, 1:] = _STARTS.take(kinds[:, :-1] * np.uint8(_NUM_KINDS) + kinds[:, 1:])
-    # Inside a run of spaces the last one starts a word, if something else follows.
-    is_space = kinds >= _SPACE_CHARACTER
-    if is_space.any():
-        starts[:, 1:-1] |= is_space[:, :-2] & is_space[:, 1:-1] & ~is_space[:, 2:]
+    np.not_equal(kinds[:, :-1], kinds[:, 1:], out=starts[:, 1:])
+    _settle_spaces(kinds, starts)
     _take_endings(codes, starts)
     return starts
+
+
+def _settle_spaces(kinds: NDArray[np.uint8], starts: NDArray[np.bool_]) -> None:
+    """Give a space character to what follows it, and the others of a run to one word."""
+    length = kinds.shape[1]
+    spaces = np.flatnonzero(kinds >= _SPACE_CHARACTER)
+    spaces = spaces[spaces % length != length - 1]
+    flat, is_start = kinds.ravel(), starts.ravel()
+    goes_on = flat.take(spaces + 1) >= _SPACE_CHARACTER
+    takes_next = ~goes_on & (flat.take(spaces) == _SPACE_CHARACTER)
+    is_start[spaces[takes_next] + 1] = False
+    # Inside a run the last space starts a word, if something else follows.
+    inside = spaces[goes_on] + 1
+    after = np.minimum(inside + 1, len(flat) - 1)
+    is_end = inside % length == length - 1
+    is_start[inside] = ~is_end & (flat.take(after) < _SPACE_CHARACTER)
 
 
 def _take_endings(codes: NDArray[np.int32], starts: NDArray[np.bool_]) -> None:
