@@ -228,6 +228,7 @@ def test_a_new_run_with_its_own_settings_takes_the_checkpoint_s_sizes(checkpoint
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own
 def test_a_compiled_network_gives_the_same(checkpoint: Path) -> None:
     plain = PI0FastPolicy.from_pretrained(checkpoint)
     compiled = PI0FastPolicy.from_pretrained(checkpoint, compile_model=True, compile_mode="default")
