@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from vlakit.environments.base import EnvConfig, TaskEntry
 from vlakit.environments.vector import VectorEnvironment, available_cores
@@ -25,13 +24,8 @@ from vlakit.evaluation.planning import Planner
 from vlakit.evaluation.results import EpisodeResult, EvaluationResult, TaskResult
 from vlakit.evaluation.resume import run_settings, start_folder
 from vlakit.evaluation.schedule import Rollout, Schedule, Share
+from vlakit.evaluation.watching import COUNTED, Bars, OtherProcesses
 from vlakit.progress import progress_bar
-
-COUNTED = "rollouts, {task.fields[successes]} succeeded{task.fields[errors]}"
-MOST_BARS = 12
-"""More tasks than this share one bar."""
-OTHERS_EVERY_S = 2.0
-"""How often the logs of other processes are looked at."""
 
 
 def evaluate(  # noqa: PLR0913 - all but four with a default
@@ -124,9 +118,9 @@ class _Evaluation:
             log = None
             if self.files is not None:
                 log = stack.enter_context(EpisodeLog(self.files.log(self.ranks.rank)))
-            bars = _Bars(stack.enter_context(progress_bar(self.console, COUNTED)), schedule)
+            bars = Bars(stack.enter_context(progress_bar(self.console, COUNTED)), schedule)
             bars.show(self.entries)
-            others = _Others(schedule, self._other_logs())
+            others = OtherProcesses(schedule, self._other_logs())
 
             def on_finished(rollout: Rollout, episode: EpisodeResult) -> None:
                 entry = LogEntry(rollout.entry, self.instructions[rollout.entry], episode)
@@ -154,6 +148,8 @@ class _Evaluation:
                     fps=self.env_config.fps,
                     on_finished=on_finished,
                 ).run()
+        if self.ranks.world_size > 1:
+            self.console.print("done here; waiting for the other processes")
         return ours
 
     def _schedule(
@@ -211,56 +207,6 @@ class _Evaluation:
     def _instruction(self, entry: TaskEntry) -> str:
         given = self.eval_config.instructions.get(entry.name, self.eval_config.instruction)
         return self.env_config.instruction(entry.name) if given is None else given
-
-
-class _Others:
-    """What other processes have logged so far, where their folder can be seen.
-
-    It only saves time (a decided task ends for all) and moves the bars; the result is made from
-    what everybody hands in at the end.
-    """
-
-    def __init__(self, schedule: Schedule, logs: Sequence[Path]) -> None:
-        self._schedule, self._reader = schedule, LogReader(logs)
-        self._has_others = bool(logs)
-        self._looked_at = time.monotonic()
-
-    def look(self) -> None:
-        """Take in what is new, every few seconds."""
-        if not self._has_others or time.monotonic() - self._looked_at < OTHERS_EVERY_S:
-            return
-        self._looked_at = time.monotonic()
-        for entry in self._reader.new_entries():
-            self._schedule.add(entry.entry, entry.episode.seed, entry.episode)
-
-
-class _Bars:
-    """One bar per task, or one for all of many."""
-
-    def __init__(self, progress: Progress, schedule: Schedule) -> None:
-        self._progress, self._schedule = progress, schedule
-        self._bars: dict[str, TaskID] = {}
-
-    def show(self, entries: Sequence[TaskEntry]) -> None:
-        """Bring the bars up to date."""
-        if len(entries) > MOST_BARS:
-            self._update("all tasks", entries)
-            return
-        for entry in entries:
-            self._update(entry.name, [entry])
-
-    def _update(self, name: str, entries: Sequence[TaskEntry]) -> None:
-        outcomes = [outcome for e in entries for outcome in self._schedule.outcomes(e)]
-        num_errors = sum(not outcome.is_finished for outcome in outcomes)
-        shown = {
-            "completed": len(outcomes),
-            "total": sum(self._schedule.num_wanted(entry) for entry in entries),
-            "successes": sum(outcome.success for outcome in outcomes),
-            "errors": f", {num_errors} errors" if num_errors else "",
-        }
-        if name not in self._bars:
-            self._bars[name] = self._progress.add_task(name, **shown)
-        self._progress.update(self._bars[name], **shown)
 
 
 def _nothing_finished(result: EvaluationResult) -> str:

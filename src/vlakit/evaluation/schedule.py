@@ -90,15 +90,15 @@ class Schedule:
         counted = range(first_seed, first_seed + n_episodes)
         self._seeds = {entry: counted if seeds is None else seeds[entry.name] for entry in entries}
         done, share = done or {}, share or Share()
-        self._tasks: dict[TaskEntry, _Task] = {}
-        for number, (entry, of_task) in enumerate(self._seeds.items()):
-            waiting = deque(
-                index
-                for index, seed in enumerate(of_task)
-                if (index * len(entries) + number) % share.world_size == share.rank
-                and (entry, seed) not in done
-            )
-            self._tasks[entry] = _Task(entry, waiting)
+        self._tasks = {entry: _Task(entry, deque()) for entry in entries}
+        missing = [
+            (index, entry)
+            for index in range(max(map(len, self._seeds.values())))
+            for entry, of_task in self._seeds.items()
+            if index < len(of_task) and (entry, of_task[index]) not in done
+        ]
+        for index, entry in missing[share.rank :: share.world_size]:
+            self._tasks[entry].waiting.append(index)
         for (entry, seed), result in done.items():
             self.add(entry, seed, result)
 

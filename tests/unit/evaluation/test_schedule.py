@@ -50,6 +50,16 @@ def test_processes_share_all_rollouts_evenly(world_size: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
+def test_what_is_left_is_shared_evenly_too() -> None:
+    done = {(PUSH, seed): result(seed) for seed in range(0, 40, 2)}  # all of one of two processes
+    shares = [
+        take_all(Schedule([PUSH], first_seed=0, n_episodes=40, done=done, share=Share(rank, 2)))
+        for rank in (0, 1)
+    ]
+    assert [len(share) for share in shares] == [10, 10]
+    assert sorted(rollout.seed for share in shares for rollout in share) == list(range(1, 40, 2))
+
+
 def test_what_was_done_before_is_not_done_again() -> None:
     done = {(PUSH, 3): result(3), (PUSH, 99): result(99), (PULL, 1): result(1)}
     schedule = Schedule([PUSH], first_seed=2, n_episodes=3, done=done)
