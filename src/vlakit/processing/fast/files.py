@@ -98,9 +98,12 @@ def read_bpe(folder: Path) -> ByteLevelBpe:
         raise CheckpointError(
             f"{path}: the ids of its {len(vocab)} pieces are not 0 to {len(vocab) - 1}. {_DAMAGED}"
         )
+    merges = model.get("merges", [])
+    if not isinstance(merges, list):
+        raise CheckpointError(f"{path}: the merges are no list. {_DAMAGED}")
     return ByteLevelBpe(
         vocab=vocab,
-        merges=[_pair(path, merge, vocab) for merge in model.get("merges", [])],
+        merges=[_pair(path, merge, vocab) for merge in merges],
         regex_split=content["pre_tokenizer"].get("use_regex", True),
     )
 

@@ -31,7 +31,7 @@ from vlakit.processing.fast.files import (
     read_settings,
     write_files,
 )
-from vlakit.processing.fast.normalizer import FastNormalizer
+from vlakit.processing.fast.normalizer import NORMALIZER_FILE, FastNormalizer
 from vlakit.processing.fast.spelling import SURROGATES, codes_of, is_character, texts_of
 
 EncodeErrors = Literal["raise", "reference"]
@@ -162,7 +162,10 @@ class FastTokenizer:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer so that it loads here and in transformers 4 and 5."""
         write_files(Path(folder), self._settings, self._bpe)
-        if self.normalizer is not None:
+        if self.normalizer is None:
+            # One from another tokenizer in the same folder would be taken for ours.
+            (Path(folder) / NORMALIZER_FILE).unlink(missing_ok=True)
+        else:
             self.normalizer.save(Path(folder))
 
     def encode(self, chunks: ArrayLike, *, on_error: EncodeErrors = "raise") -> list[list[int]]:
@@ -185,7 +188,7 @@ class FastTokenizer:
             if on_error == "reference":
                 np.maximum(codes, 0, out=codes)
             if self._loses_something(codes, on_error):
-                self._refuse(batch, on_error)
+                self._refuse(batch)
             ids += self._encoder(codes)
         return ids
 
@@ -194,17 +197,17 @@ class FastTokenizer:
             return True
         return on_error == "raise" and bool(self._encoder.unknown_codes(codes))
 
-    def _refuse(self, batch: NDArray, on_error: EncodeErrors) -> None:
+    def _refuse(self, batch: NDArray) -> None:
         """Raise for what is wrong with the first row of a batch that has something wrong."""
         codes = quantized_dct(batch, self.scale) - self.min_token
-        if on_error == "raise" and codes.min() < 0:
+        _check_characters(codes)
+        if codes.min() < 0:
             row, what = _first_row(codes < 0)
             raise ProcessingError(
                 f"{what}: a coefficient of {codes[row].min() + self.min_token} is below the lowest "
                 f"that the tokenizer has ({self.min_token}) and would be lost. Check the "
                 "normalisation of the actions, or train a tokenizer on data with such chunks."
             )
-        _check_characters(codes)
         unknown = self._encoder.unknown_codes(codes)
         is_unknown = np.isin(codes, unknown)
         row, what = _first_row(is_unknown)
@@ -251,21 +254,21 @@ class FastTokenizer:
         self, ids: Sequence[Sequence[int]], length: int
     ) -> tuple[list[str], dict[int, str]]:
         """Return a text of that length for every row, and why some rows have none of their own."""
-        bytes_of, texts, failures = self._bytes_of_id.__getitem__, [], {}
+        texts: list[str] = []
+        failures: dict[int, str] = {}
+        bytes_of = self._bytes_of_id.__getitem__
         for row, tokens in enumerate(ids):
+            text = reason = ""
             try:
                 text = b"".join(map(bytes_of, tokens)).decode("utf-8")
-                reason = f"its ids spell {len(text)} coefficients, not {length}"
             except KeyError as error:
-                text = ""
-                reason = (
-                    f"id {error.args[0]} is outside the vocabulary (0 to {self.vocab_size - 1})"
-                )
+                largest = self.vocab_size - 1
+                reason = f"id {error.args[0]} is outside the vocabulary (0 to {largest})"
             except UnicodeDecodeError as error:
-                text = ""
                 reason = f"byte {error.start} of what its ids spell is no valid UTF-8"
             if len(text) != length:
-                text, failures[row] = "\0" * length, reason
+                failures[row] = reason or f"its ids spell {len(text)} coefficients, not {length}"
+                text = "\0" * length
             texts.append(text)
         return texts, failures
 
