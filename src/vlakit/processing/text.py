@@ -11,10 +11,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from vlakit.errors import CheckpointError
+from vlakit.files import read_json
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 VISION_START, IMAGE_PAD, VISION_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
@@ -89,7 +91,9 @@ class TextTokenizer:
                 f"{flag}=<folder or hub id> (--policy.{flag})."
             )
         text = path.read_text(encoding="utf-8")
-        _check_tokenizer_json(text, path)
+        content = _tokenizer_json(text, path)
+        if _drop_plain_tokens(content, Path(folder) / "tokenizer_config.json"):
+            text = json.dumps(content)
         return cls(Tokenizer.from_str(text), str(folder), extra_special_tokens)
 
     def __len__(self) -> int:
@@ -152,8 +156,9 @@ class TextTokenizer:
                 )
 
 
-def _check_tokenizer_json(text: str, path: Path) -> None:
+def _tokenizer_json(text: str, path: Path) -> dict[str, Any]:
     # The library raises a bare Exception for a bad file; find out what is wrong before it does.
+    content: dict[str, Any] = {}
     try:
         content = json.loads(text)
         has_model = isinstance(content["model"]["vocab"], (dict, list))
@@ -164,6 +169,28 @@ def _check_tokenizer_json(text: str, path: Path) -> None:
             f"{path} is damaged or no tokenizer: expected JSON of the tokenizers library with a "
             "model and its vocabulary. Fetch or save the tokenizer again."
         )
+    return content
+
+
+def _drop_plain_tokens(content: dict[str, Any], config: Path) -> bool:
+    """Leave out added tokens that are ordinary pieces, and return whether there were any.
+
+    Parity: transformers 5 builds Gemma's tokenizer anew. What `tokenizer_config.json` does not list
+    is text to it, so that a task cannot spell action tokens (`<loc0001>`) by their names.
+    """
+    if not config.is_file():
+        return False
+    settings = read_json(
+        config, CheckpointError, missing=".", damaged="Fetch or save the tokenizer again."
+    )
+    listed = settings.get("added_tokens_decoder")
+    if not listed or not str(settings.get("tokenizer_class")).startswith("Gemma"):
+        return False
+    special = {entry["content"] for entry in listed.values()}
+    added, pieces = content.get("added_tokens") or [], content["model"]["vocab"]
+    kept = [t for t in added if t["content"] in special or t["content"] not in pieces]
+    content["added_tokens"] = kept
+    return len(kept) < len(added)
 
 
 def expand_images(ids: Sequence[int], image_id: int, tokens_per_image: Sequence[int]) -> list[int]:

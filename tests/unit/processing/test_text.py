@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,29 @@ def test_a_copied_tokenizer_gives_the_same_ids(tokenizer: TextTokenizer, tmp_pat
     copied = TextTokenizer.from_pretrained(tmp_path / "tokenizer", ["<|vla|>"])
     assert copied.encode("open<|vla|>") == tokenizer.encode("open<|vla|>")
     assert not (tmp_path / "tokenizer" / "model.safetensors").exists()
+
+
+def paligemma(tmp_path: Path, **config: object) -> TextTokenizer:
+    source = FIXTURE_ROOT / "tokenizers" / "tiny-paligemma"
+    shutil.copy(source / "tokenizer.json", tmp_path)
+    settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | config))
+    return TextTokenizer.from_pretrained(tmp_path)
+
+
+def test_a_task_cannot_spell_paligemmas_action_tokens(tmp_path: Path) -> None:
+    """Transformers 5 takes for special what tokenizer_config.json lists, and nothing else."""
+    tokenizer = paligemma(tmp_path)
+    spelled = tokenizer.pieces(tokenizer.encode("<loc0001><eos>"))
+    assert spelled == ["<", "lo", "c", "0", "0", "0", "1", ">", "<eos>"]
+    assert tokenizer.find("<loc0001>") == 2945
+    assert tokenizer.base_size == 4096
+    assert tokenizer.find("<image>") == 4096
+
+
+@pytest.mark.parametrize(
+    "config", [{"tokenizer_class": "PreTrainedTokenizerFast"}, {"added_tokens_decoder": None}]
+)
+def test_other_tokenizers_keep_their_added_tokens(tmp_path: Path, config: dict) -> None:
+    tokenizer = paligemma(tmp_path, **config)
+    assert tokenizer.pieces(tokenizer.encode("<loc0001>")) == ["<loc0001>"]
