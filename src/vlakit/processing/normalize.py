@@ -28,6 +28,7 @@ from torch import Tensor
 from vlakit.errors import CheckpointError, ProcessingError
 from vlakit.features import (
     ACTION,
+    EMPTY_CAMERA,
     NEEDED_STATS,
     OBS_PREFIX,
     FeatureType,
@@ -124,19 +125,22 @@ class _Scaling(Step):
         return self.norm_map.get(feature.type, NormalizationMode.IDENTITY)
 
     def check(self, entries: Mapping[str, Any]) -> None:
-        """Make sure that every scaled feature has its statistics.
+        """Make sure that every scaled feature has its statistics; empty cameras have none.
 
         Raises:
             ProcessingError: one is missing; the message names feature, statistic and remedy.
         """
         for name in self.features:
-            self._needed(name)
+            if name in self.stats or not name.startswith(EMPTY_CAMERA):
+                self._needed(name)
 
     def near_constant(self) -> dict[str, list[int]]:
         """Return the dimensions whose range is widened, by feature; needs statistics."""
         found = {}
         for name in self.features:
             if self.mode_of(name) is NormalizationMode.IDENTITY or self.floor == "reference":
+                continue
+            if name not in self.stats:
                 continue
             mask, _ = self._near_constant(name)
             if mask.any():

@@ -94,3 +94,15 @@ def test_state_tensors_make_the_same_step_again() -> None:
 def test_a_foreign_state_file_is_refused() -> None:
     with pytest.raises(CheckpointError, match="'weight' of a normaliser's state file"):
         normalizer("MEAN_STD").load_state({"weight": torch.zeros(1)})
+
+
+def test_a_camera_that_does_not_exist_needs_no_statistics() -> None:
+    """LeRobot scales only what a batch holds, and no batch holds an empty camera."""
+    empty = {"observation.images.empty_camera_0": {"type": "VISUAL", "shape": [3, 8, 8]}}
+    step = Normalizer(FEATURES | empty, {"ACTION": "MIN_MAX", "VISUAL": "MIN_MAX"}, STATS)
+    step.check({})
+    assert step.near_constant() == {"action": [1]}
+    other = {"observation.images.top": {"type": "VISUAL", "shape": [3, 8, 8]}}
+    step = Normalizer(FEATURES | other, {"ACTION": "MIN_MAX", "VISUAL": "MIN_MAX"}, STATS)
+    with pytest.raises(ProcessingError, match=r"'observation\.images\.top' is scaled by MIN_MAX"):
+        step.check({})

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from vlakit.errors import ConfigError
 from vlakit.features import (
     ACTION,
-    OBS_IMAGES,
+    EMPTY_CAMERA,
     OBS_STATE,
     FeatureType,
     NormalizationMode,
@@ -163,7 +163,7 @@ class PI0FastConfig(PolicyConfig):
     @property
     def empty_camera_names(self) -> list[str]:
         """Names of the cameras that do not exist."""
-        return [f"{OBS_IMAGES}.empty_camera_{index}" for index in range(self.empty_cameras)]
+        return [f"{EMPTY_CAMERA}{index}" for index in range(self.empty_cameras)]
 
     @property
     def optional_inputs(self) -> frozenset[str]:
