@@ -40,10 +40,8 @@ def test_loss_and_gradients_equal_lerobot(case: RecordedCase) -> None:
     largest = max(filter(None, norms.values()))
     gradients = {name: parameter.grad for name, parameter in policy.named_parameters()}
     assert gradients.keys() == norms.keys()
-    # An over-fitted network has next to no loss left: what is left of its gradients is rounding.
-    tolerance = 1e-3 if case.name == "overfit" else case.tolerance(1e-4, 0.1)
     for name, norm in norms.items():
-        assert norm_error(gradients[name], norm, largest) < tolerance, name
+        assert norm_error(gradients[name], norm, largest) < case.tolerance(1e-4, 0.1), name
 
 
 @pytest.mark.parametrize("name", RANDOM_CASES)
