@@ -184,7 +184,9 @@ def test_a_slow_policy_gets_full_batches() -> None:
 
     planner = Counting()
     run("fail", None, n_episodes=4, planner=planner, batch_size=4)
-    assert planner.sizes.count(4) >= 3
+    assert sum(planner.sizes) == 20  # 20 steps in chunks of 4, four times
+    assert len(planner.sizes) <= 12  # workers do not start at the same moment
+    assert max(planner.sizes) == 4
     single = Counting()
     run("push", None, n_episodes=2, planner=single, policy_batch_size=1)
     assert set(single.sizes) == {1}
