@@ -104,7 +104,7 @@ def test_a_simulator_is_asked_for(
     command: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = {"collect": "--repo_id=a/b", "eval": f"--policy.path={checkpoint}"}[command]
-    words = ("--env.type is required, one of metaworld",)
+    words = ("--env.type is required, one of libero, metaworld, pusht",)
     one_line(capsys, [command, given], *words, out=tmp_path)
 
 
