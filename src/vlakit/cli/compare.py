@@ -150,8 +150,9 @@ def _write(
 def comparison_table(comparison: Comparison) -> Table:
     """Return both rates, their difference and the p-value of every task and of all."""
     table = Table(title="A and B on the same episodes")
-    for column in ("task", "A", "B", "B - A", "only A", "only B", "p", "pairs"):
-        table.add_column(column)
+    table.add_column("task", overflow="fold")
+    for column in ("A", "B", "B - A", "only A, B", "p", "pairs"):
+        table.add_column(column, no_wrap=True)
     for task in comparison.tasks:
         table.add_row(task.name, *_cells(task.to_json()))
     if len(comparison.tasks) > 1:
@@ -162,7 +163,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def _cells(entry: dict) -> list[str]:
     if not entry["n_pairs"]:
-        return ["–"] * 6 + [f"0 ({entry['n_errors']} errors)"]
+        return ["–"] * 5 + [f"0 ({entry['n_errors']} errors)"]
     errors = f" ({entry['n_errors']} left out)" if entry["n_errors"] else ""
     rates = []
     for name in "ab":
@@ -172,8 +173,7 @@ def _cells(entry: dict) -> list[str]:
     return [
         *rates,
         f"{entry['pc_difference']:+.0f} %\n[{low:+.0f}, {high:+.0f}]",
-        str(entry["only_a"]),
-        str(entry["only_b"]),
+        f"{entry['only_a']}, {entry['only_b']}",
         f"{entry['mcnemar_p']:.2g}",
         f"{entry['n_pairs']}{errors}",
     ]

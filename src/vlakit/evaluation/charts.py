@@ -107,8 +107,8 @@ def traces(actions: NDArray[Any], names: Sequence[str]) -> str:
         parts.append(f"<polyline points='{points}' {_STROKE} stroke-width='1.5'/>")
         parts.append(_line(LEFT, WIDTH - RIGHT, top + reach + 3, top + reach + 3))
         parts.append(_text(0, top + reach / 2 + 4, name, "start"))
-        parts.append(_text(LEFT - 6, top + 7, f"{high:.2g}", "end"))
-        parts.append(_text(LEFT - 6, top + reach + 2, f"{low:.2g}", "end"))
+        parts.append(_text(LEFT - 6, top + 7, f"{high:.3g}", "end"))
+        parts.append(_text(LEFT - 6, top + reach + 2, f"{low:.3g}", "end"))
     height = len(names) * STRIP_HEIGHT + 22
     parts.append(_text(LEFT, height - 6, "step 0", "start"))
     parts.append(_text(WIDTH - RIGHT, height - 6, f"step {num_steps - 1}", "end"))
@@ -117,7 +117,7 @@ def traces(actions: NDArray[Any], names: Sequence[str]) -> str:
 
 def rates_over_steps(points: Sequence[RatePoint], *, label: str) -> str:
     """Return success rates with their intervals over the steps of a training run."""
-    height, top, bottom = 240, 12, 204
+    height, top, bottom = 246, 12, 204
     last = max(point.step for point in points) or 1
 
     def x(step: float) -> float:
@@ -142,7 +142,7 @@ def rates_over_steps(points: Sequence[RatePoint], *, label: str) -> str:
         )
     line = " ".join(f"{x(point.step):.1f},{y(point.rate):.1f}" for point in points)
     parts.append(f"<polyline points='{line}' {_STROKE} opacity='.6'/>")
-    parts.append(_text(WIDTH / 2, height - 2, "training step", "middle"))
+    parts.append(_text(WIDTH / 2, height - 5, "training step", "middle"))
     return _svg(height, label, parts)
 
 

@@ -124,13 +124,15 @@ def _success(result: EvaluationResult) -> list[str]:
     for task in result.tasks:
         groups.setdefault(task.entry.group, []).append(task)
     parts = []
-    if len(groups) > 1 or len(result.tasks) > len(groups):
+    has_suites = len(result.tasks) > len(groups)  # simulators without suites: each task its own
+    if has_suites:
         rows = [_suite_row(name, tasks) for name, tasks in groups.items()]
         if len(groups) > 1:
             rows.append(_suite_row("all", result.tasks))
         columns = ("suite", "tasks", "success", "mean of tasks")
         parts.append(table(columns, rows, label="success by suite"))
-    parts.append(_task_table(result.tasks, has_suites=len(groups) > 1))
+    has_several = has_suites and len(groups) > 1
+    parts.append(_task_table(result.tasks, has_suites=has_several))
     return [*parts, note(BRACKETS)]
 
 
@@ -154,7 +156,7 @@ def _task_table(tasks: Sequence[TaskResult], *, has_suites: bool) -> str:
     columns["success"] = [rate_cell(task.num_successes, len(task.finished)) for task in tasks]
     columns["steps to success"] = [number_cell(_steps_to_success(task)) for task in tasks]
     columns["plan ms, median"] = [number_cell(plan_percentiles(t.episodes)[0]) for t in tasks]
-    columns["95 %"] = [number_cell(plan_percentiles(task.episodes)[1]) for task in tasks]
+    columns["plan ms, 95 %"] = [number_cell(plan_percentiles(task.episodes)[1]) for task in tasks]
     troubles = {
         "undecoded": [sum(episode.decode_failures for episode in t.episodes) for t in tasks],
         "retries": [sum(episode.retries for episode in task.episodes) for task in tasks],
