@@ -11,11 +11,19 @@ from numpy.typing import NDArray
 MAX_CODE = 0x10FFFF
 SURROGATES = (0xD800, 0xDFFF)
 """Code points that no text can hold."""
+REPLACEMENT = "\ufffd"
+"""What decoders put for broken characters: spelled or broken, a text does not say."""
 
 
-def is_character(codes: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Return which codes are characters, negative ones aside."""
-    return (codes <= MAX_CODE) & ((codes < SURROGATES[0]) | (codes > SURROGATES[1]))
+def is_character(codes: NDArray[np.int32], *, but_replacement: bool) -> NDArray[np.bool_]:
+    """Return which codes are characters, negative ones aside.
+
+    Args:
+        codes: of any shape.
+        but_replacement: whether U+FFFD counts as none.
+    """
+    is_one = (codes <= MAX_CODE) & ((codes < SURROGATES[0]) | (codes > SURROGATES[1]))
+    return is_one & (codes != ord(REPLACEMENT)) if but_replacement else is_one
 
 
 def joined_text(codes: NDArray[np.int32]) -> str:

@@ -32,7 +32,13 @@ from vlakit.processing.fast.files import (
     write_files,
 )
 from vlakit.processing.fast.normalizer import NORMALIZER_FILE, FastNormalizer
-from vlakit.processing.fast.spelling import SURROGATES, codes_of, is_character, texts_of
+from vlakit.processing.fast.spelling import (
+    REPLACEMENT,
+    SURROGATES,
+    codes_of,
+    is_character,
+    texts_of,
+)
 
 EncodeErrors = Literal["raise", "reference"]
 DecodeErrors = Literal["raise", "reference", "relaxed"]
@@ -142,7 +148,7 @@ class FastTokenizer:
         codes = quantized_dct(batch, scale)
         min_token, max_token = int(codes.min()), int(codes.max())
         codes -= min_token
-        _check_characters(codes)
+        _check_characters(codes, strictly=alphabet == "bytes")
         _check_room(vocab_size, alphabet, min_token, max_token)
         bpe = train_bpe(
             texts_of(codes),
@@ -193,14 +199,14 @@ class FastTokenizer:
         return ids
 
     def _loses_something(self, codes: NDArray[np.int32], on_error: EncodeErrors) -> bool:
-        if codes.min() < 0 or not _are_characters(codes):
+        if codes.min() < 0 or not _are_characters(codes, strictly=on_error == "raise"):
             return True
         return on_error == "raise" and bool(self._encoder.unknown_codes(codes))
 
     def _refuse(self, batch: NDArray) -> None:
         """Raise for what is wrong with the first row of a batch that has something wrong."""
         codes = quantized_dct(batch, self.scale) - self.min_token
-        _check_characters(codes)
+        _check_characters(codes, strictly=True)
         if codes.min() < 0:
             row, what = _first_row(codes < 0)
             raise ProcessingError(
@@ -266,7 +272,9 @@ class FastTokenizer:
                 reason = f"id {error.args[0]} is outside the vocabulary (0 to {largest})"
             except UnicodeDecodeError as error:
                 reason = f"byte {error.start} of what its ids spell is no valid UTF-8"
-            if len(text) != length:
+            if REPLACEMENT in text:
+                reason = "its ids spell U+FFFD, which stands for broken characters"
+            if reason or len(text) != length:
                 failures[row] = reason or f"its ids spell {len(text)} coefficients, not {length}"
                 text = "\0" * length
             texts.append(text)
@@ -305,13 +313,15 @@ def _as_batch(chunks: ArrayLike) -> NDArray:
     return batch
 
 
-def _are_characters(codes: NDArray[np.int32]) -> bool:
-    return codes.max() < SURROGATES[0] or bool(is_character(codes).all())
+def _are_characters(codes: NDArray[np.int32], *, strictly: bool) -> bool:
+    if codes.max() < SURROGATES[0]:
+        return True
+    return bool(is_character(codes, but_replacement=strictly).all())
 
 
-def _check_characters(codes: NDArray[np.int32]) -> None:
-    if not _are_characters(codes):
-        _, what = _first_row(~is_character(codes))
+def _check_characters(codes: NDArray[np.int32], *, strictly: bool) -> None:
+    if not _are_characters(codes, strictly=strictly):
+        _, what = _first_row(~is_character(codes, but_replacement=strictly))
         raise ProcessingError(
             f"{what} has coefficients that no character stands for: its values are thousands of "
             "units large. Check the normalisation of the actions."

@@ -194,3 +194,22 @@ def test_decode_failures_are_values_and_vlakit_errors() -> None:
     assert isinstance(error, ValueError)
     assert error.failures == {3: "too short"}
     assert ActionDecodeError("no chunk").failures == {}
+
+
+def test_a_replacement_character_is_neither_written_nor_read() -> None:
+    """Spelled honestly, it is the mark of a broken character all the same."""
+    tokenizer = fitted()
+    ids = [tokenizer.token_bytes.index(bytes([byte])) for byte in "\ufffd".encode()]
+    with pytest.raises(ActionDecodeError, match=r"row 0: its ids spell U\+FFFD") as caught:
+        tokenizer.decode([ids], horizon=1, action_dim=1)
+    assert list(caught.value.failures) == [0]
+    chunk = tokenizer.decode([ids], horizon=1, action_dim=1, on_error="reference")
+    assert round(chunk[0, 0, 0] * tokenizer.scale) == 0xFFFD + tokenizer.min_token
+    with pytest.raises(ProcessingError, match="coefficients that no character stands for"):
+        tokenizer.encode(chunk)
+    assert tokenizer.encode(chunk, on_error="reference") == [ids]
+    near = chunk + np.array([[[1.0]], [[-1.0]]]) / tokenizer.scale
+    again = tokenizer.decode(tokenizer.encode(near), horizon=1, action_dim=1)
+    np.testing.assert_allclose(again, near, rtol=1e-12)
+    with pytest.raises(ProcessingError, match="no character stands for"):
+        FastTokenizer.train([[[0.0]], [[0xFFFD / 10]]], scale=10.0)
