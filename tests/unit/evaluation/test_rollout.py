@@ -130,9 +130,11 @@ def test_a_rollout_that_breaks_leaves_no_open_file(tmp_path: Path) -> None:
 def test_actions_that_are_no_numbers_are_refused() -> None:
     class Broken(HistoryPlanner):
         def plan(self, observations: Any, memories: Any) -> list[np.ndarray]:
-            return [np.full((2, 3), np.nan) for _ in memories]
+            chunk = np.zeros((3, 3))
+            chunk[1, 2] = np.nan if memories[0].num_plans else 0.0
+            return [chunk for _ in memories]
 
-    with pytest.raises(ActionDecodeError, match="seed 7"):
+    with pytest.raises(ActionDecodeError, match=r"at step 4 \(push, seed 7, plan 2\)"):
         evaluate(
             Broken(),
             ToyEnvConfig(task="push"),
