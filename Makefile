@@ -22,7 +22,7 @@ help: ## List the targets
 	@sh tools/bootstrap.sh libero
 	@touch $@
 
-demo: .venv/.metaworld ## Record, train and evaluate EO-1 on Meta-World; writes outputs/demo/report.html
+demo: .venv/.metaworld ## Record, train and evaluate both policies on Meta-World; writes outputs/demo/report.html
 	@$(RUN)vlakit demo $(ARGS)
 
 libero: .venv/.libero ## Install the simulator LIBERO as well (1 GB)

@@ -101,4 +101,4 @@ def _pi0_fast(flags: DemoFlags) -> list[str]:
 
 
 _POLICY_FLAGS: dict[str, Callable[[DemoFlags], list[str]]] = {"eo1": _eo1, "pi0_fast": _pi0_fast}
-_STEPS = {"eo1": 1500, "pi0_fast": 1600}
+_STEPS = {"eo1": 1500, "pi0_fast": 2000}
