@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,3 +60,15 @@ def written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def folder_stamp(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """Return what changes when files of a folder do: their names, sizes and times.
+
+    Args:
+        folder: the folder.
+        patterns: of `Path.glob`, the files that count.
+    """
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    stats = [(path, path.stat()) for path in paths]
+    return tuple((path.name, stat.st_size, stat.st_mtime_ns) for path, stat in stats)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlakit.errors import ConfigError, ProcessingError
 from vlakit.features import ACTION, ACTION_TOKEN_MASK, ACTION_TOKENS
+from vlakit.files import folder_stamp
 from vlakit.hub import resolve
 from vlakit.policies.pi0_fast.action_tokens import ActionVocabulary, TokenLayout
 from vlakit.policies.pi0_fast.processor_text import (
@@ -34,9 +35,14 @@ ACTION_TOKENIZER_FOLDER = "action_tokenizer"
 logger = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=4)
 def load_fast_tokenizer(folder: Path) -> FastTokenizer:
     """Return the tokenizer of a folder; the processors and the policy share one."""
+    return _load(folder, folder_stamp(folder, PATTERNS))
+
+
+@lru_cache(maxsize=4)
+def _load(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> FastTokenizer:
+    # The stamp tells a tokenizer that was fitted anew into the same folder from the one before.
     return FastTokenizer.from_pretrained(folder)
 
 
@@ -122,8 +128,13 @@ class ActionTokens(Step):
             self._stored_text = stored_tokenizer(folder, artifact)
 
     def save_assets(self, folder: Path) -> None:
-        source = self._stored or fast_tokenizer_folder(self.action_tokenizer_name, local_only=True)
-        load_fast_tokenizer(source).save_pretrained(folder / ACTION_TOKENIZER_FOLDER)
+        tokenizer: FastTokenizer | None = vars(self).get("tokenizer")
+        if tokenizer is None:  # the one in use, if there is one: its folder may have changed since
+            name = self.action_tokenizer_name
+            tokenizer = load_fast_tokenizer(
+                self._stored or fast_tokenizer_folder(name, local_only=True)
+            )
+        tokenizer.save_pretrained(folder / ACTION_TOKENIZER_FOLDER)
 
     @cached_property
     def tokenizer(self) -> FastTokenizer:

@@ -111,3 +111,18 @@ def test_both_tokenizers_travel_with_the_checkpoint(
     moved.load_assets(tmp_path, artifacts={}, overridden=())
     expected = step(folder)({"action": chunks})["action.tokens"]
     assert torch.equal(moved({"action": chunks})["action.tokens"], expected)
+
+
+def test_a_tokenizer_fitted_anew_into_its_folder_is_read_anew(
+    tmp_path: Path, chunks: torch.Tensor
+) -> None:
+    FastTokenizer.train(chunks.numpy(), vocab_size=300).save_pretrained(tmp_path / "fast")
+    before = step(tmp_path / "fast")
+    assert before.tokenizer is step(tmp_path / "fast").tokenizer
+    FastTokenizer.train(chunks.numpy(), vocab_size=300, scale=5.0).save_pretrained(
+        tmp_path / "fast"
+    )
+    assert step(tmp_path / "fast").tokenizer.scale == 5.0
+    assert before.tokenizer.scale == 10.0
+    before.save_assets(tmp_path)
+    assert FastTokenizer.from_pretrained(tmp_path / "action_tokenizer").scale == 10.0
