@@ -44,6 +44,11 @@ from vlakit.policies.stored_config import read_policy_config
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RANDOM = "random"
 """The `vlm_base` that asks for random weights."""
+_REMEDIES = {
+    "constrained": "Look for NaN in the observation and the weights; was the loss finite?",
+    "reference": "Use --policy.decoding=constrained, which always spells one.",
+}
+"""What to do about rows that spell no chunk, by the way of decoding."""
 
 
 class PI0FastPolicy(Policy[PI0FastConfig]):
@@ -188,15 +193,15 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
                 draws.
 
         Raises:
-            ActionDecodeError: rows spell no chunk, which only reference decoding can bring about;
-                `failures` has the reason of each.
+            ActionDecodeError: rows spell no chunk, which takes reference decoding or a network
+                whose numbers are not finite; `failures` has the reason of each.
         """
         chunk, failures = self.try_action_chunk(batch, noise=noise)
         if failures:
             row, reason = next(iter(failures.items()))
             raise ActionDecodeError(
                 f"{len(failures)} of {len(chunk)} rows spell no action chunk; row {row}: {reason}. "
-                "Use --policy.decoding=constrained, which always spells one.",
+                f"{_REMEDIES[self.config.decoding]}",
                 failures,
             )
         return chunk

@@ -237,3 +237,12 @@ def test_a_compiled_network_gives_the_same(checkpoint: Path) -> None:
     batch, asked = preprocess(raw_batch()), preprocess(raw_batch(with_actions=False))
     torch.testing.assert_close(compiled(batch)[0], plain(batch)[0])
     assert compiled.predict_action_tokens(asked) == plain.predict_action_tokens(asked)
+
+
+def test_numbers_that_are_not_finite_are_not_blamed_on_decoding(tokenizer: Path) -> None:
+    policy = PI0FastPolicy(config(tokenizer))
+    policy.model.paligemma.lm_head.weight.data.fill_(torch.nan)
+    preprocess, _ = processors(policy.config)
+    with pytest.raises(ActionDecodeError, match=r"logits are not finite\. Look for NaN") as caught:
+        policy.predict_action_chunk(preprocess(raw_batch(with_actions=False)))
+    assert "constrained" not in str(caught.value)
