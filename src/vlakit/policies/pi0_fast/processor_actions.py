@@ -191,14 +191,14 @@ class ActionTokens(Step):
                 f"{ACTION!r} has the shape {list(action.shape)}; expected (batch, {horizon}, "
                 "action_dim). Load the dataset with that many delta_timestamps."
             )
-        chunks = action.detach().float().cpu().numpy()
+        chunks = action.detach().cpu().double().numpy()
         rows = [
             self.vocabulary.training_ids(ids, self.token_layout) for ids in self._encode(chunks)
         ]
         self.lengths.update(map(len, rows))
         return rows
 
-    def _encode(self, chunks: NDArray[np.float32]) -> list[list[int]]:
+    def _encode(self, chunks: NDArray[np.float64]) -> list[list[int]]:
         """Return the FAST ids; what the tokenizer cannot spell is lost, as in LeRobot, but said.
 
         A run of days does not end at one odd chunk; `vlakit train` counts them before it starts.

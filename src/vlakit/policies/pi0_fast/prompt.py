@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -117,7 +118,9 @@ class Prompt(Step):
 
 
 def _finite(state: Tensor) -> NDArray[Any]:
-    values = state.detach().float().cpu().numpy()
+    # Parity: float64 is not rounded first; numpy has no bfloat16.
+    state = state.detach().cpu()
+    values = (state.float() if state.dtype == torch.bfloat16 else state).numpy()
     rows = np.flatnonzero(~np.isfinite(values).all(axis=-1))
     if rows.size:
         raise ProcessingError(

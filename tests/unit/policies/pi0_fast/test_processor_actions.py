@@ -126,3 +126,11 @@ def test_a_tokenizer_fitted_anew_into_its_folder_is_read_anew(
     assert before.tokenizer.scale == 10.0
     before.save_assets(tmp_path)
     assert FastTokenizer.from_pretrained(tmp_path / "action_tokenizer").scale == 10.0
+
+
+def test_actions_in_float64_are_not_rounded_first(folder: Path) -> None:
+    """A coefficient just below a tie, which float32 would put above it."""
+    chunk = torch.full((1, 1, 1), 0.05 * (1 - 1e-10), dtype=torch.float64)
+    tokens = step(folder)
+    assert tokens.rows(chunk) == tokens.rows(torch.zeros(1, 1, 1))
+    assert tokens.rows(chunk.float()) != tokens.rows(torch.zeros(1, 1, 1))

@@ -19,6 +19,14 @@ def test_bins_cover_minus_one_to_one_and_what_lies_outside() -> None:
     assert state_bins(state).tolist() == [-1, -1, 0, 1, 128, 255, 255, 255]
 
 
+def test_a_state_in_float64_is_not_rounded_first() -> None:
+    """LeRobot compares in the type of the state: here float32 would round up to the next bin."""
+    just_below = torch.tensor([[-1 + 3 / 128 - 1e-12]], dtype=torch.float64)
+    for state, number in ((just_below, 2), (just_below.float(), 3), (just_below.bfloat16(), 3)):
+        prompt = Prompt()({"observation.state": state, "task": ["a"]})["task"]
+        assert prompt == [f"Task: a, State: {number};\n"]
+
+
 def test_every_bin_holds_its_own_middle() -> None:
     middles = -1 + (np.arange(256) + 0.5) / 128
     assert state_bins(middles).tolist() == list(range(256))
