@@ -27,12 +27,20 @@ def fit_images(images: Tensor, height: int, width: int) -> Tensor:
 
     Returns:
         (batch, 3, height, width) float32.
+
+    Raises:
+        ProcessingError: an image is so narrow that nothing of it is left.
     """
     images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     rows, columns = images.shape[-2:]
     if (rows, columns) != (height, width):
         ratio = max(columns / width, rows / height)
         size = (int(rows / ratio), int(columns / ratio))
+        if 0 in size:
+            raise ProcessingError(
+                f"an image of {rows} x {columns} is too narrow: fitted into {height} x {width}, "
+                "nothing of it is left. Crop it before."
+            )
         # Parity: no antialiasing; only images that are resized are cut to [0, 1].
         images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         above, left = (height - size[0]) // 2, (width - size[1]) // 2

@@ -124,15 +124,27 @@ class PromptTokens(Step):
         """Return the batch with token ids (batch, max_length) int64 and their mask, bool.
 
         Raises:
-            ProcessingError: a prompt is too long.
+            ProcessingError: a prompt is too long, or holds a token such as `<image>`, which stands
+                for no word.
         """
         bos, pad = (self.tokenizer.token_id(token) for token in (BOS, PAD))
         rows = [[bos, *self.tokenizer.encode(text)] for text in batch[self.task_key]]
+        self._refuse_images(rows)
         longest = max(range(len(rows)), key=lambda row: len(rows[row]))
         if len(rows[longest]) > self.max_length:
             self._refuse_or_cut(rows, longest, batch[self.task_key][longest])
         ids, mask = pad_rows_to(self.max_length, rows, pad)
         return batch | {LANGUAGE_TOKENS: ids, LANGUAGE_MASK: mask}
+
+    def _refuse_images(self, rows: list[list[int]]) -> None:
+        # Behind the vocabulary: the network has no embedding for it.
+        for row, ids in enumerate(rows):
+            if max(ids) >= self.tokenizer.base_size:
+                (token,) = self.tokenizer.pieces([max(ids)])
+                raise ProcessingError(
+                    f"the prompt of row {row} holds {token!r}, which stands for no word. Write the "
+                    "task without it."
+                )
 
     def _refuse_or_cut(self, rows: list[list[int]], longest: int, text: str) -> None:
         if not self.allow_truncation:

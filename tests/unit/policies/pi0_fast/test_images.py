@@ -61,3 +61,9 @@ def test_missing_cameras_are_named_and_so_are_other_shapes() -> None:
         images({}, ("a", "b", "c"))
     with pytest.raises(ProcessingError, match=r"'a' has the shape \[1, 14, 14, 3\]"):
         images({"a": torch.zeros(1, 14, 14, 3)}, ("b", "c"))
+
+
+@pytest.mark.parametrize("size", [(1, 29), (400, 3)])
+def test_an_image_of_which_nothing_is_left_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ProcessingError, match=f"{size[0]} x {size[1]} is too narrow"):
+        fit_images(torch.ones(1, 3, *size), 28, 28)

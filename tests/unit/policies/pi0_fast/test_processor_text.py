@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.errors import CheckpointError, ConfigError, ProcessingError
 from vlakit.policies.pi0_fast.processor_text import PromptTokens
 from vlakit.processing.text import TextTokenizer
@@ -68,3 +69,9 @@ def test_a_stored_tokenizer_is_preferred_unless_another_is_asked_for(tmp_path: P
     asked.load_assets(tmp_path, artifacts={}, overridden=["tokenizer_name"])
     with pytest.raises(CheckpointError, match="nobody/knows"):
         _ = asked.tokenizer
+
+
+def test_a_token_that_is_no_word_is_refused() -> None:
+    prompts = ["Task: push, State: 1;\n", "Task: the <image> of it, State: 1;\n"]
+    with pytest.raises(ProcessingError, match="row 1 holds '<image>', which stands for no word"):
+        PromptTokens(str(FIXTURE_ROOT / "tokenizers" / "tiny-paligemma"))({"task": prompts})
