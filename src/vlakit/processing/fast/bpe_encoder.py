@@ -137,11 +137,20 @@ def _standing(codes: NDArray[np.int32], words: Ids) -> tuple[NDArray[np.uint8], 
     if codes.max() < 0x80:
         return np.ascontiguousarray(codes.T, dtype=np.uint8), column * batch + row
     text = np.frombuffer(joined_text(codes).encode(), dtype=np.uint8)
-    characters = np.flatnonzero((text & 0xC0) != 0x80)
-    row_ends = np.append(characters[length::length], len(text))
-    sizes = np.diff(row_ends, prepend=0)
+    row_begins = _places(codes, np.arange(batch) * length)
+    sizes = np.diff(row_begins, append=len(text))
     height = int(sizes.max())
     lying = np.zeros((batch, height), dtype=np.uint8)
     lying[np.arange(height) >= height - sizes[:, None]] = text
-    column = characters.take(words) - row_ends.take(row) + height
+    column = _places(codes, words) + (height - row_begins - sizes).take(row)
     return np.ascontiguousarray(lying.T), column * batch + row
+
+
+def _places(codes: NDArray[np.int32], characters: Ids) -> Ids:
+    """Return at which byte of the text of all codes these of its characters begin."""
+    flat = codes.ravel()
+    longer = np.flatnonzero(flat >= 0x80)
+    letters = flat.take(longer)
+    additional = 1 + (letters >= 0x800) + (letters >= 0x10000)
+    before = np.concatenate([[0], np.cumsum(additional)])
+    return characters + before.take(np.searchsorted(longer, characters))

@@ -28,7 +28,7 @@ def is_character(codes: NDArray[np.int32], *, but_replacement: bool) -> NDArray[
 
 def joined_text(codes: NDArray[np.int32]) -> str:
     """Return the text of all codes in a row; they must be characters."""
-    return codes.astype("<u4").tobytes().decode("utf-32-le")
+    return str(np.ascontiguousarray(codes, dtype="<i4").data, "utf-32-le")
 
 
 def texts_of(codes: NDArray[np.int32]) -> list[str]:
@@ -40,4 +40,9 @@ def texts_of(codes: NDArray[np.int32]) -> list[str]:
 
 def codes_of(texts: Sequence[str]) -> NDArray[np.int32]:
     """Return the codes of all texts in a row."""
-    return np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<i4").astype(np.int32)
+    text = "".join(texts)
+    try:
+        codes = np.frombuffer(text.encode("latin-1"), dtype=np.uint8)
+    except UnicodeEncodeError:
+        codes = np.frombuffer(text.encode("utf-32-le"), dtype="<i4")
+    return codes.astype(np.int32)

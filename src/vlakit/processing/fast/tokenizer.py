@@ -23,6 +23,12 @@ from vlakit.processing.fast.bpe import ByteLevelBpe
 from vlakit.processing.fast.bpe_encoder import BpeEncoder
 from vlakit.processing.fast.bpe_training import Alphabet, symbols_of, train_bpe
 from vlakit.processing.fast.byte_symbols import BYTE_SYMBOLS
+from vlakit.processing.fast.chunk_checks import (
+    are_characters,
+    as_batch,
+    check_characters,
+    first_row,
+)
 from vlakit.processing.fast.dct import Float64, inverse_dct, quantized_dct
 from vlakit.processing.fast.files import (
     PATTERNS,
@@ -31,12 +37,9 @@ from vlakit.processing.fast.files import (
     read_settings,
     write_files,
 )
+from vlakit.processing.fast.id_speller import IdSpeller
 from vlakit.processing.fast.normalizer import NORMALIZER_FILE, FastNormalizer
 from vlakit.processing.fast.spelling import (
-    REPLACEMENT,
-    SURROGATES,
-    codes_of,
-    is_character,
     texts_of,
 )
 
@@ -63,7 +66,7 @@ class FastTokenizer:
         """What the tokenizer was fitted on; None where that is not known."""
         self.token_bytes = bpe.token_bytes()
         """The bytes that each id spells."""
-        self._bytes_of_id = dict(enumerate(self.token_bytes))
+        self._speller = IdSpeller(self.token_bytes)
 
     @cached_property
     def _encoder(self) -> BpeEncoder:
@@ -140,7 +143,7 @@ class FastTokenizer:
             ProcessingError: the chunks are no such array, or not finite.
             ConfigError: the vocabulary has no room for the alphabet.
         """
-        batch = _as_batch(chunks)
+        batch = as_batch(chunks)
         if not len(batch):
             raise ProcessingError("no chunk to fit on; expected at least one.")
         if not 0 < scale < float("inf"):
@@ -148,7 +151,7 @@ class FastTokenizer:
         codes = quantized_dct(batch, scale)
         min_token, max_token = int(codes.min()), int(codes.max())
         codes -= min_token
-        _check_characters(codes, strictly=alphabet == "bytes")
+        check_characters(codes, strictly=alphabet == "bytes")
         _check_room(vocab_size, alphabet, min_token, max_token)
         bpe = train_bpe(
             texts_of(codes),
@@ -185,7 +188,7 @@ class FastTokenizer:
         Raises:
             ProcessingError: a chunk is not finite or cannot be spelled; the message names its row.
         """
-        batch = _as_batch(chunks)
+        batch = as_batch(chunks)
         rows = max(1, _BLOCK_NUMBERS // (batch.shape[1] * batch.shape[2]))
         ids: list[list[int]] = []
         for start in range(0, len(batch), rows):
@@ -199,16 +202,16 @@ class FastTokenizer:
         return ids
 
     def _loses_something(self, codes: NDArray[np.int32], on_error: EncodeErrors) -> bool:
-        if codes.min() < 0 or not _are_characters(codes, strictly=on_error == "raise"):
+        if codes.min() < 0 or not are_characters(codes, strictly=on_error == "raise"):
             return True
         return on_error == "raise" and bool(self._encoder.unknown_codes(codes))
 
     def _refuse(self, batch: NDArray) -> None:
         """Raise for what is wrong with the first row of a batch that has something wrong."""
         codes = quantized_dct(batch, self.scale) - self.min_token
-        _check_characters(codes, strictly=True)
+        check_characters(codes, strictly=True)
         if codes.min() < 0:
-            row, what = _first_row(codes < 0)
+            row, what = first_row(codes < 0)
             raise ProcessingError(
                 f"{what}: a coefficient of {codes[row].min() + self.min_token} is below the lowest "
                 f"that the tokenizer has ({self.min_token}) and would be lost. Check the "
@@ -216,7 +219,7 @@ class FastTokenizer:
             )
         unknown = self._encoder.unknown_codes(codes)
         is_unknown = np.isin(codes, unknown)
-        row, what = _first_row(is_unknown)
+        row, what = first_row(is_unknown)
         lost = sorted({int(code) + self.min_token for code in codes[row][is_unknown[row]]})
         raise ProcessingError(
             f"{what}: the vocabulary has no symbol for the coefficients {lost[:8]}, which would be "
@@ -248,84 +251,24 @@ class FastTokenizer:
         horizon = _chosen("horizon", horizon, self.horizon)
         action_dim = _chosen("action_dim", action_dim, self.action_dim)
         length = horizon * action_dim
-        texts, failures = self._spelled(ids, length)
+        coefficients, failures = self._speller.codes(ids, length)
         if failures and on_error == "raise":
             raise _decode_error(failures, len(ids), horizon, action_dim)
-        coefficients = codes_of(texts).reshape(-1, length) + self.min_token
+        coefficients += self.min_token
         for row in failures:
             coefficients[row] = self._lenient(ids[row], length, on_error)
         return inverse_dct(coefficients, self.scale, horizon, action_dim)
-
-    def _spelled(
-        self, ids: Sequence[Sequence[int]], length: int
-    ) -> tuple[list[str], dict[int, str]]:
-        """Return a text of that length for every row, and why some rows have none of their own."""
-        texts: list[str] = []
-        failures: dict[int, str] = {}
-        bytes_of = self._bytes_of_id.__getitem__
-        for row, tokens in enumerate(ids):
-            text = reason = ""
-            try:
-                text = b"".join(map(bytes_of, tokens)).decode("utf-8")
-            except KeyError as error:
-                largest = self.vocab_size - 1
-                reason = f"id {error.args[0]} is outside the vocabulary (0 to {largest})"
-            except UnicodeDecodeError as error:
-                reason = f"byte {error.start} of what its ids spell is no valid UTF-8"
-            if REPLACEMENT in text:
-                reason = "its ids spell U+FFFD, which stands for broken characters"
-            if reason or len(text) != length:
-                failures[row] = reason or f"its ids spell {len(text)} coefficients, not {length}"
-                text = "\0" * length
-            texts.append(text)
-        return texts, failures
 
     def _lenient(
         self, tokens: Sequence[int], length: int, on_error: DecodeErrors
     ) -> NDArray[np.int32]:
         """Return the coefficients (length,) that the reference makes of a row that spells none."""
         zeros = np.zeros(length, dtype=np.int32)
-        if any(token < 0 for token in tokens):
+        codes = self._speller.lenient_codes(tokens)
+        if codes is None or (on_error == "reference" and len(codes) != length):
             return zeros
-        spelled = b"".join(self._bytes_of_id.get(token, b"") for token in tokens)
-        coefficients = codes_of([spelled.decode("utf-8", errors="replace")]) + self.min_token
-        if on_error == "relaxed":
-            zeros[: len(coefficients)] = coefficients[:length]
-            return zeros
-        return coefficients if len(coefficients) == length else zeros
-
-
-def _as_batch(chunks: ArrayLike) -> NDArray:
-    batch = np.asarray(chunks)
-    if batch.ndim == 2:
-        batch = batch[None]
-    if batch.ndim != 3 or 0 in batch.shape[1:] or batch.dtype.kind not in "fiu":
-        raise ProcessingError(
-            f"chunks are {batch.dtype} of shape {batch.shape}; expected numbers of shape "
-            "(batch, horizon, action_dim) or (horizon, action_dim)."
-        )
-    if not np.isfinite(batch).all():
-        _, what = _first_row(~np.isfinite(batch))
-        raise ProcessingError(
-            f"{what} holds NaN or infinity; expected finite numbers. Look for such values in the "
-            "dataset's actions and statistics."
-        )
-    return batch
-
-
-def _are_characters(codes: NDArray[np.int32], *, strictly: bool) -> bool:
-    if codes.max() < SURROGATES[0]:
-        return True
-    return bool(is_character(codes, but_replacement=strictly).all())
-
-
-def _check_characters(codes: NDArray[np.int32], *, strictly: bool) -> None:
-    if not _are_characters(codes, strictly=strictly):
-        _, what = _first_row(~is_character(codes, but_replacement=strictly))
-        raise ProcessingError(
-            f"{what} has coefficients that no character stands for: its values are thousands of "
-            "units large. Check the normalisation of the actions."
-        )
+        zeros[: len(codes)] = codes[:length] + self.min_token
+        return zeros
 
 
 def _check_room(vocab_size: int, alphabet: Alphabet, min_token: int, max_token: int) -> None:
@@ -339,13 +282,6 @@ def _check_room(vocab_size: int, alphabet: Alphabet, min_token: int, max_token: 
             f"coefficients reach from {min_token} to {max_token}, more than the vocab_size "
             f"{vocab_size}. Normalise the chunks, lower the scale, or raise --vocab_size."
         )
-
-
-def _first_row(is_bad: NDArray[np.bool_]) -> tuple[int, str]:
-    """Return the first row with something bad, and words for it and how many more there are."""
-    rows = np.flatnonzero(is_bad.reshape(len(is_bad), -1).any(axis=1))
-    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-    return int(rows[0]), f"chunk {rows[0]}{more}"
 
 
 def _chosen(name: str, given: int | None, stored: int | None) -> int:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from tokenizers import Regex, pre_tokenizers
 
 _OTHER, _LETTER, _DIGIT, _SPACE_CHARACTER, _OTHER_SPACE = range(5)
-_SMALLEST_TABLE = 1 << 10
+_LAST_BYTE = 255
 
 
 def word_starts(codes: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return where words start, the shape of codes: (batch, length), length above 0."""
-    kinds = _kinds(1 << int(codes.max()).bit_length()).take(codes)
+    kinds = _kinds_of(codes)
     starts = np.ones(codes.shape, dtype=bool)
     np.not_equal(kinds[:, :-1], kinds[:, 1:], out=starts[:, 1:])
     _settle_spaces(kinds, starts)
@@ -64,13 +64,24 @@ def _take_endings(codes: NDArray[np.int32], starts: NDArray[np.bool_]) -> None:
         starts[rows[fits][inside], behind[inside]] = True
 
 
+def _kinds_of(codes: NDArray[np.int32]) -> NDArray[np.uint8]:
+    small = np.minimum(codes, _LAST_BYTE).astype(np.uint8)
+    table = _kinds(_LAST_BYTE + 1).tobytes()
+    # A gather of numpy would first make 8 bytes of every index.
+    kinds = np.frombuffer(bytearray(small).translate(table), dtype=np.uint8)
+    large = np.flatnonzero(small == _LAST_BYTE)
+    if len(large):
+        letters = codes.ravel().take(large)
+        kinds[large] = _kinds(1 << int(letters.max()).bit_length()).take(letters)
+    return kinds.reshape(codes.shape)
+
+
 @lru_cache(maxsize=4)
 def _kinds(limit: int) -> NDArray[np.uint8]:
     """Return the kind of every code point below the limit.
 
     The tokenizers library is asked, so that both mean the same by a letter.
     """
-    limit = max(limit, _SMALLEST_TABLE)
     kinds = np.full(limit, _OTHER, dtype=np.uint8)
     text = "".join("\0" if 0xD800 <= code <= 0xDFFF else chr(code) for code in range(limit))
     for pattern, kind in ((r"\p{L}", _LETTER), (r"\p{N}", _DIGIT), (r"\s", _OTHER_SPACE)):

@@ -125,14 +125,14 @@ def test_every_row_that_spells_no_chunk_is_named_with_its_reason() -> None:
     tokenizer = fitted()
     good = tokenizer.encode(smooth_chunks(1, 10, 4, size=0.5))[0]
     half = tokenizer.token_bytes.index(b"\xc3")
-    ids = [good, good[:-1], [*good, tokenizer.vocab_size], [-1], [half, *good], [], good]
+    ids = [good, good[:-1], [*good, tokenizer.vocab_size], [-401], [half, *good], [], good]
     with pytest.raises(ActionDecodeError) as caught:
         tokenizer.decode(ids)
     failures = caught.value.failures
     assert list(failures) == [1, 2, 3, 4, 5]
     assert "coefficients, not 40" in failures[1]
     assert failures[2] == "id 400 is outside the vocabulary (0 to 399)"
-    assert failures[3] == "id -1 is outside the vocabulary (0 to 399)"
+    assert failures[3] == "id -401 is outside the vocabulary (0 to 399)"
     assert failures[4] == "byte 0 of what its ids spell is no valid UTF-8"
     assert failures[5] == "its ids spell 0 coefficients, not 40"
     assert str(caught.value).startswith("5 of 7 rows spell no action chunk of 10 x 4; row 1: ")
