@@ -22,6 +22,9 @@ from vlakit.policies.backbones.layers import (
 )
 from vlakit.policies.backbones.paligemma_config import GemmaSizes
 
+_PAD_ID = 0
+"""Of Gemma's vocabulary."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -137,7 +140,8 @@ class GemmaModel(nn.Module):
         super().__init__()
         # The plain constructor draws values, which on the meta device loads torch's compiler: 1 s.
         table = torch.empty(sizes.vocab_size, sizes.hidden_size)
-        self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False)
+        # Parity: the vector of padding is not trained, also where a text spells "<pad>".
+        self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False, padding_idx=_PAD_ID)
         self.layers = nn.ModuleList(
             GemmaLayer(sizes, layer) for layer in range(sizes.num_hidden_layers)
         )

@@ -246,3 +246,16 @@ def test_numbers_that_are_not_finite_are_not_blamed_on_decoding(tokenizer: Path)
     with pytest.raises(ActionDecodeError, match=r"logits are not finite\. Look for NaN") as caught:
         policy.predict_action_chunk(preprocess(raw_batch(with_actions=False)))
     assert "constrained" not in str(caught.value)
+
+
+def test_the_vector_of_padding_is_not_trained(tokenizer: Path) -> None:
+    """Not even where a prompt spells it, as in LeRobot."""
+    policy = PI0FastPolicy(config(tokenizer)).train()
+    preprocess, _ = processors(policy.config)
+    batch = preprocess(raw_batch())
+    batch["observation.language.tokens"][:, 3] = 0
+    policy(batch)[0].backward()
+    gradient = policy.model.paligemma.language_model.embed_tokens.weight.grad
+    assert gradient is not None
+    assert not gradient[0].any()
+    assert gradient[batch["observation.language.tokens"][:, 1]].any()
