@@ -55,8 +55,10 @@ def _array(steps: list[tuple[str, Any]]) -> NDArray[np.float64]:
         raise ValueError(f"it names {', '.join(sorted(named)) or 'nothing'}, not one array")
     texts = [str(value) for name, value in steps if name == "BINUNICODE"]
     numbers = [value for name, value in steps if name in ("BININT1", "BININT2", "BININT")]
+    by_columns = [name for name, _ in steps if name in ("NEWTRUE", "NEWFALSE")][-1] == "NEWTRUE"
     # 0: of an empty array that is filled; 1: the format's version; then rows and columns.
-    if "f8" not in texts or "<" not in texts or numbers[:2] != [0, 1] or len(numbers) < 4:
+    is_plain = numbers[:2] == [0, 1] and len(numbers) >= 4 and not by_columns
+    if not is_plain or "f8" not in texts or "<" not in texts:
         raise ValueError("its array is not one of float64 with rows and columns")
     data = max(texts, key=len).encode("latin1")
     return np.frombuffer(data, "<f8").reshape(numbers[2], numbers[3])

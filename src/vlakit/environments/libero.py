@@ -154,6 +154,8 @@ class LiberoEnvConfig(EnvConfig):
 
     def _chosen_ids(self, suite: str) -> Iterable[int]:
         count = len(SUITES[suite])
+        if self.task_ids == ():
+            raise ConfigError("--env.task_ids=[] leaves no task: name some, or leave the flag out.")
         wrong = [index for index in self.task_ids or () if not 0 <= index < count]
         if wrong:
             raise ConfigError(

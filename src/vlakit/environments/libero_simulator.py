@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vlakit.environments.gl_backend import choose_backend
 from vlakit.environments.init_states import read_init_states
 from vlakit.environments.libero import LiberoEnvConfig
 from vlakit.environments.libero_assets import find_assets
+from vlakit.environments.libero_expert import TASKS, expert
 from vlakit.environments.libero_package import load_libero
 from vlakit.environments.libero_tasks import SUITE_OF
 from vlakit.environments.rendering import SceneRenderer
@@ -64,6 +66,7 @@ class LiberoEnvironment:
         self._pictures: dict[str, NDArray[np.uint8]] = {}
         self._seen: Any = None  # MjData as it was when robosuite looked
         self._raw: dict[str, NDArray[np.float64]] = {}
+        self._expert: Iterator[NDArray[np.float32]] | None = None
         self._sim = self._build(package / "bddl_files" / suite / f"{task_name}.bddl")
 
     def reset(self, seed: int) -> None:
@@ -82,6 +85,7 @@ class LiberoEnvironment:
         finally:
             np.random.set_state(before)
         self._set_delta(self.config.control_mode == "relative")
+        self._expert = None
         self.num_clipped = 0
 
     def step(self, action: NDArray[Any]) -> StepResult:
@@ -111,7 +115,18 @@ class LiberoEnvironment:
         return self._draw(next(iter(self.config.cameras().values())))
 
     def expert_action(self) -> NDArray[np.float32]:
-        raise SimulatorError(f"LIBERO's task {self.task_name} has no scripted expert.")
+        if self.task_name not in TASKS:
+            raise SimulatorError(
+                f"LIBERO's {self.task_name} has no scripted expert: take one of libero_object (but "
+                "not 1, the cream cheese) or libero_goal 7, the stove."
+            )
+        if self.config.control_mode == "absolute":
+            raise SimulatorError(
+                "LIBERO's experts act in --env.control_mode=relative only: leave the flag out."
+            )
+        if self._expert is None:
+            self._expert = expert(self.task_name, self._sim)
+        return next(self._expert)
 
     def close(self) -> None:
         self._drop_pictures(world_is_new=True)
