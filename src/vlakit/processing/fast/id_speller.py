@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,25 +24,44 @@ class IdSpeller:
         self, ids: Sequence[Sequence[int]], length: int
     ) -> tuple[NDArray[np.int32], dict[int, str]]:
         """Return codes (batch, length), and why some rows have none; theirs are 0."""
-        piece_of, nothing = self._pieces.__getitem__, "\0" * length
+        failures: dict[int, str] = {}
+        try:
+            texts = [self._text(tokens) for tokens in ids]
+        except (KeyError, UnicodeDecodeError):
+            texts = []
+        is_as_expected = len(texts) == len(ids) and set(map(len, texts)) <= {length}
+        if not is_as_expected or any(REPLACEMENT in text for text in texts):
+            texts, failures = self._row_by_row(ids, length)
+        return codes_of(texts).reshape(-1, length), failures
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        # One call fetches all pieces; of fewer than two ids it would make no sequence.
+        pieces = itemgetter(*tokens)(self._pieces) if len(tokens) > 1 else map(self._piece, tokens)
+        return b"".join(pieces).decode("utf-8")
+
+    def _piece(self, token: int) -> bytes:
+        return self._pieces[token]
+
+    def _row_by_row(
+        self, ids: Sequence[Sequence[int]], length: int
+    ) -> tuple[list[str], dict[int, str]]:
         texts: list[str] = []
         failures: dict[int, str] = {}
         for row, tokens in enumerate(ids):
             text = ""
             try:
-                text = b"".join(map(piece_of, tokens)).decode("utf-8")
+                text = self._text(tokens)
+                if REPLACEMENT in text:
+                    failures[row] = "its ids spell U+FFFD, which stands for broken characters"
+                elif len(text) != length:
+                    failures[row] = f"its ids spell {len(text)} coefficients, not {length}"
             except KeyError as error:
                 last = len(self._pieces) - 1
                 failures[row] = f"id {error.args[0]} is outside the vocabulary (0 to {last})"
             except UnicodeDecodeError as error:
                 failures[row] = f"byte {error.start} of what its ids spell is no valid UTF-8"
-            else:
-                if REPLACEMENT in text:
-                    failures[row] = "its ids spell U+FFFD, which stands for broken characters"
-                elif len(text) != length:
-                    failures[row] = f"its ids spell {len(text)} coefficients, not {length}"
-            texts.append(nothing if row in failures else text)
-        return codes_of(texts).reshape(-1, length), failures
+            texts.append("\0" * length if row in failures else text)
+        return texts, failures
 
     def lenient_codes(self, tokens: Sequence[int]) -> NDArray[np.int32] | None:
         """Return as many codes as the ids spell, as the reference reads them.
