@@ -75,10 +75,14 @@ def collect(config: CollectConfig, *, console: Console | None = None) -> Collect
     console = console or Console(stderr=True)
     started = time.monotonic()
     entries = config.env.task_list()
+    for entry in entries:
+        config.env.check_expert(entry.name)
     if config.root is not None and Path(config.root).expanduser().exists():
         raise ConfigError(
             f"--root={config.root} exists, expected a new folder: give another one or remove it."
         )
+    for line in config.env.check_machine():
+        console.print(line, highlight=False, soft_wrap=True)
     summaries = [TaskSummary(entry.name, config.env.instruction(entry.name)) for entry in entries]
     writer = LeRobotDatasetWriter.create(
         config.repo_id,

@@ -127,6 +127,13 @@ class EnvConfig(draccus.ChoiceRegistry):
         """
         return []
 
+    def check_expert(self, task: str) -> None:
+        """Make sure, without the simulator, that a task has a scripted expert.
+
+        Raises:
+            SimulatorError: It has none; it says which have.
+        """
+
     def make(self, task: str) -> Environment:
         """Build the environment of one task; imports the simulator.
 

@@ -67,6 +67,8 @@ class ExpertEnvConfig(EnvConfig):
         return self.wrapped.features()
 
     def check_machine(self) -> list[str]:
+        for entry in self.task_list():
+            self.wrapped.check_expert(entry.name)
         return self.wrapped.check_machine()
 
     def make(self, task: str) -> Environment:

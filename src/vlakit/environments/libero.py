@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Literal
 from vlakit.environments.base import EnvConfig, Environment, TaskEntry
 from vlakit.environments.gl_backend import backend_note
 from vlakit.environments.libero_assets import find_assets
+from vlakit.environments.libero_expert import EXPERT_TASKS
 from vlakit.environments.libero_tasks import MAX_STEPS, SUITE_OF, SUITES, instruction
-from vlakit.errors import ConfigError, did_you_mean
+from vlakit.errors import ConfigError, SimulatorError, did_you_mean
 from vlakit.features import ACTION, OBS_IMAGES, OBS_STATE
 
 CAMERA_NAMES = {"agentview_image": "image", "robot0_eye_in_hand_image": "image2"}
@@ -146,6 +147,18 @@ class LiberoEnvConfig(EnvConfig):
         if self.python is None:  # another interpreter may have them in its own package
             notes.append(f"LIBERO's assets: {find_assets(self.assets_dir, suites)}")
         return notes
+
+    def check_expert(self, task: str) -> None:
+        if task not in EXPERT_TASKS:
+            raise SimulatorError(
+                f"LIBERO's {task} has no scripted expert: take tasks of libero_object other than 1 "
+                "(the cream cheese), or task 7 of libero_goal (the stove), with --env.task_ids."
+            )
+        if self.control_mode != "relative":
+            raise SimulatorError(
+                f"LIBERO's experts do not act in --env.control_mode={self.control_mode}: leave the "
+                "flag out."
+            )
 
     def make(self, task: str) -> Environment:
         from vlakit.environments.libero_simulator import LiberoEnvironment

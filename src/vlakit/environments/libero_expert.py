@@ -18,7 +18,7 @@ from vlakit.environments.libero_tasks import SUITES
 
 STOVE = "turn_on_the_stove"
 CREAM_CHEESE = "pick_up_the_cream_cheese_and_place_it_in_the_basket"
-TASKS = frozenset(SUITES["libero_object"]) - {CREAM_CHEESE} | {STOVE}
+EXPERT_TASKS = frozenset(SUITES["libero_object"]) - {CREAM_CHEESE} | {STOVE}
 REACH = 0.05
 """Metres that an action of 1 asks for. Source: robosuite, controllers/config/osc_pose.json."""
 OPEN, CLOSED = -1.0, 1.0
@@ -62,7 +62,7 @@ def expert(task: str, sim: Any) -> Iterator[NDArray[np.float32]]:
     """Return the actions of an episode, each made from the world as it is when it is asked for.
 
     Args:
-        task: One of `TASKS`.
+        task: One of `EXPERT_TASKS`.
         sim: LIBERO's environment, at the start of an episode.
     """
     hands = SimulatorHands(sim)

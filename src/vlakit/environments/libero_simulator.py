@@ -22,7 +22,7 @@ from vlakit.environments.gl_backend import choose_backend
 from vlakit.environments.init_states import read_init_states
 from vlakit.environments.libero import LiberoEnvConfig
 from vlakit.environments.libero_assets import find_assets
-from vlakit.environments.libero_expert import TASKS, expert
+from vlakit.environments.libero_expert import expert
 from vlakit.environments.libero_package import load_libero
 from vlakit.environments.libero_tasks import SUITE_OF
 from vlakit.environments.rendering import SceneRenderer
@@ -115,15 +115,7 @@ class LiberoEnvironment:
         return self._draw(next(iter(self.config.cameras().values())))
 
     def expert_action(self) -> NDArray[np.float32]:
-        if self.task_name not in TASKS:
-            raise SimulatorError(
-                f"LIBERO's {self.task_name} has no scripted expert: take one of libero_object (but "
-                "not 1, the cream cheese) or libero_goal 7, the stove."
-            )
-        if self.config.control_mode == "absolute":
-            raise SimulatorError(
-                "LIBERO's experts act in --env.control_mode=relative only: leave the flag out."
-            )
+        self.config.check_expert(self.task_name)
         if self._expert is None:
             self._expert = expert(self.task_name, self._sim)
         return next(self._expert)

@@ -20,6 +20,7 @@ from vlakit.features import ACTION, OBS_IMAGE, OBS_STATE
 TASK = "PushT-v0"
 INSTRUCTION = "Push the T-shaped block onto the T-shaped target."
 """The sentence of the public dataset lerobot/pusht; LeRobot's own evaluation says nothing."""
+NO_EXPERT = "PushT has no scripted expert: train on recorded demonstrations, such as lerobot/pusht."
 TABLE_SIZE = 512.0
 """Side of the table, in which places are given."""
 CONTROL_HZ = 10
@@ -74,6 +75,9 @@ class PushTEnvConfig(EnvConfig):
             ACTION: dict(place),
         }
 
+    def check_expert(self, task: str) -> None:
+        raise SimulatorError(NO_EXPERT)
+
     def make(self, task: str) -> PushTEnvironment:
         return PushTEnvironment(self)
 
@@ -126,9 +130,7 @@ class PushTEnvironment:
         return np.ascontiguousarray(self._sim.render())
 
     def expert_action(self) -> NDArray[np.float32]:
-        raise SimulatorError(
-            "PushT has no scripted expert: train on recorded demonstrations, such as lerobot/pusht."
-        )
+        raise SimulatorError(NO_EXPERT)
 
     def close(self) -> None:
         self._sim.close()

@@ -20,7 +20,7 @@ from vlakit.environments.base import TaskEntry, decode_config, encode_config
 from vlakit.environments.config import LiberoEnvConfig
 from vlakit.environments.init_states import read_init_states
 from vlakit.environments.libero_assets import find_assets, missing_files
-from vlakit.environments.libero_expert import TASKS
+from vlakit.environments.libero_expert import EXPERT_TASKS
 from vlakit.environments.libero_package import load_libero
 from vlakit.environments.libero_simulator import state_vector
 from vlakit.environments.libero_tasks import SUITE_OF, SUITES
@@ -164,8 +164,8 @@ def test_the_state_is_place_turn_and_fingers(quaternion: tuple, turn: tuple) -> 
 
 
 def test_experts_are_for_tasks_that_exist() -> None:
-    assert len(TASKS) == 10
-    assert SUITE_OF.keys() >= TASKS
+    assert len(EXPERT_TASKS) == 10
+    assert SUITE_OF.keys() >= EXPERT_TASKS
 
 
 # Assets
