@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -17,7 +18,7 @@ import draccus
 import numpy as np
 from numpy.typing import NDArray
 
-from vlakit.errors import ConfigError, did_you_mean
+from vlakit.errors import ConfigError, SimulatorError, did_you_mean
 
 
 class StepResult(NamedTuple):
@@ -91,6 +92,8 @@ class EnvConfig(draccus.ChoiceRegistry):
 
     task_groups: ClassVar[dict[str, tuple[str, ...]]] = {}
     """Names that stand for several tasks."""
+    package: ClassVar[str] = ""
+    """The Python package of the simulator; empty where there is none."""
 
     def __post_init__(self) -> None:
         if self.fps < 1 or (self.episode_length is not None and self.episode_length < 1):
@@ -123,8 +126,15 @@ class EnvConfig(draccus.ChoiceRegistry):
             Lines to say, such as what draws the pictures.
 
         Raises:
-            SimulatorError: A library or file is missing; it says how to get it.
+            SimulatorError: A package, library or file is missing; it says how to get it.
         """
+        is_elsewhere = self.python is not None
+        if self.package and not is_elsewhere and importlib.util.find_spec(self.package) is None:
+            raise SimulatorError(
+                f"--env.type={self.type} needs the package {self.package}, which is not installed: "
+                f"install it with `pip install 'vlakit[{self.type}]'`, or name the Python that has "
+                "it with --env.python."
+            )
         return []
 
     def check_expert(self, task: str) -> None:

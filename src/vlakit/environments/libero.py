@@ -71,6 +71,7 @@ class LiberoEnvConfig(EnvConfig):
     were trained on smooth ones."""
 
     task_groups: ClassVar[dict[str, tuple[str, ...]]] = SUITES
+    package: ClassVar[str] = "libero"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,7 +147,7 @@ class LiberoEnvConfig(EnvConfig):
         notes = [backend_note()]
         if self.python is None:  # another interpreter may have them in its own package
             notes.append(f"LIBERO's assets: {find_assets(self.assets_dir, suites)}")
-        return notes
+        return [*notes, *super().check_machine()]
 
     def check_expert(self, task: str) -> None:
         if task not in EXPERT_TASKS:

@@ -67,6 +67,7 @@ class MetaworldEnvConfig(EnvConfig):
     """Side of the pictures in videos (whole camera, no crop)."""
 
     task_groups: ClassVar[dict[str, tuple[str, ...]]] = TASK_GROUPS
+    package: ClassVar[str] = "metaworld"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,7 +117,7 @@ class MetaworldEnvConfig(EnvConfig):
         }
 
     def check_machine(self) -> list[str]:
-        return [backend_note()]
+        return [*super().check_machine(), backend_note()]
 
     def make(self, task: str) -> MetaworldEnvironment:
         return MetaworldEnvironment(self, task)

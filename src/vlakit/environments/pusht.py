@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,8 @@ class PushTEnvConfig(EnvConfig):
     """Rows of the pictures in videos."""
     visualization_width: int = 384
     """Columns of the pictures in videos."""
+
+    package: ClassVar[str] = "gym_pusht"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from vlakit.environments.base import TaskEntry, decode_config, encode_config
-from vlakit.environments.config import MetaworldEnvConfig, RolloutConfig
+from vlakit.environments.base import EnvConfig, TaskEntry, decode_config, encode_config
+from vlakit.environments.config import MetaworldEnvConfig, PushTEnvConfig, RolloutConfig
 from vlakit.environments.metaworld import crop_pixels
 from vlakit.environments.metaworld_tasks import INSTRUCTIONS, TASK_GROUPS
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, SimulatorError
 
 
 def test_a_comma_list_keeps_its_order() -> None:
@@ -63,6 +63,16 @@ def test_every_task_has_one_sentence_and_one_group() -> None:
 def test_bad_settings_are_named(flags: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         MetaworldEnvConfig(**flags).task_list()
+
+
+@pytest.mark.parametrize("config", [MetaworldEnvConfig, PushTEnvConfig])
+def test_a_missing_simulator_is_named_before_anything_starts(
+    config: type[EnvConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SimulatorError, match=r"pip install 'vlakit\[(metaworld|pusht)\]'"):
+        config(task="reach-v3").check_machine()
+    PushTEnvConfig(python="/opt/sim/bin/python").check_machine()
 
 
 def test_a_config_survives_the_way_to_a_worker() -> None:
