@@ -57,8 +57,9 @@ def test_every_flag_of_a_documented_command_is_known(command: list[str]) -> None
         if name == "eval" and is_check(raw):
             env = {"type": "metaworld", "task": "reach-v3"} | raw.pop("env", {})
             return {key: value for key, value in raw.items() if key != "policy"} | {"env": env}
-        policy = {"type": "eo1", "push_to_hub": False, **raw.pop("policy", {})}
-        policy.pop("path", None)
+        policy = {"push_to_hub": False, **raw.pop("policy", {})}
+        kind = "pi0_fast" if "pi0" in policy.pop("path", "") else "eo1"
+        policy = {"type": kind} | policy
         return (
             ({"dataset": {"repo_id": "x"}} if name == "train" else {})
             | raw
