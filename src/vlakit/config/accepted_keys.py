@@ -40,6 +40,10 @@ ACCEPTED_UNUSED_KEYS: dict[str, dict[str, str]] = {
         "obs_type": "every version",
         "render_mode": "every version",
     },
+    "LiberoEnvConfig": {
+        "hard_reset": "0.6.1: worlds are always built anew",
+        "is_libero_plus": "0.6.1: another benchmark",
+    },
 }
 """Keys that LeRobot 0.4 to 0.6.2 write to its files and vlakit does not use: class -> key -> why.
 

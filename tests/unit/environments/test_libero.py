@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from tests.fixtures_root import LIBERO_ASSETS
+from vlakit.config.accepted_keys import clean_keys
 from vlakit.environments import libero_assets
-from vlakit.environments.base import TaskEntry, decode_config, encode_config
+from vlakit.environments.base import EnvConfig, TaskEntry, decode_config, encode_config
 from vlakit.environments.config import LiberoEnvConfig
 from vlakit.environments.init_states import read_init_states
 from vlakit.environments.libero_assets import find_assets, missing_files
@@ -304,3 +305,31 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
             read_init_states(tmp_path / "b")
     with pytest.raises(SimulatorError, match="cannot be read"):
         read_init_states(tmp_path / "missing")
+
+
+def test_settings_in_a_file_of_lerobot_are_taken() -> None:
+    """LeRobot 0.6.1 writes all of its fields."""
+    theirs = {
+        "type": "libero",
+        "task": "libero_object",
+        "fps": 20,
+        "features": {"action": {"type": "ACTION", "shape": [7]}},
+        "features_map": {"action": "action"},
+        "max_parallel_tasks": 1,
+        "disable_env_checker": True,
+        "task_ids": [0, 3],
+        "episode_length": None,
+        "obs_type": "pixels_agent_pos",
+        "render_mode": "rgb_array",
+        "camera_name": "agentview_image,robot0_eye_in_hand_image",
+        "init_states": True,
+        "hard_reset": True,
+        "camera_name_mapping": None,
+        "observation_height": 360,
+        "observation_width": 360,
+        "is_libero_plus": False,
+        "control_mode": "relative",
+    }
+    taken = clean_keys(EnvConfig, theirs, source="train_config.json")
+    assert taken.pop("type") == "libero"
+    assert LiberoEnvConfig(**taken) == LiberoEnvConfig(task="libero_object", task_ids=[0, 3])
