@@ -19,9 +19,9 @@ from vlakit.evaluation.report import Comparison
 
 NOTE = (
     "A chunk is one call of the policy: pictures in, {horizon} actions out, for all rollouts that "
-    "run side by side. Both policies saw the same demonstrations and have about the same size, but "
-    "their steps cost differently and neither was tuned to the end, so the table tells what these "
-    "two runs cost, not which method is better."
+    "run side by side. Both policies saw the same demonstrations, but their sizes and steps differ "
+    "and neither was tuned to the end, so the table tells what these two runs cost, not which "
+    "method is better."
 )
 
 
