@@ -161,7 +161,7 @@ def measure_workers(planner: Any, repeats: int, num_episodes: int) -> None:
 def main() -> None:
     parser = make_parser(__doc__, repeats=3, other_process=False)
     parser.add_argument("--policy", type=Path, default=None, help="folder of a checkpoint")
-    parser.add_argument("--episodes", type=int, default=16, help="rollouts per evaluation")
+    parser.add_argument("--episodes", type=int, default=40, help="rollouts per evaluation")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
     with tempfile.TemporaryDirectory() as folder:
