@@ -10,6 +10,7 @@ import json
 from functools import cached_property
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -45,6 +46,8 @@ class NetworkCase:
     def __init__(self, name: str) -> None:
         self.name = name
         self.folder = FIXTURE_ROOT / "pi0_fast" / name
+        if not self.folder.is_dir():
+            pytest.skip(f"the recording {name} is in the full set only")
         self.note = json.loads((self.folder / "case.json").read_text(encoding="utf-8"))
         self.inputs_folder = self.folder / self.note.get("inputs_from", ".")
         self.is_bfloat16 = name.endswith("bf16")
