@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.fixtures_root import cases
 from tests.parity.pi0_fast.network_case import NetworkCase
+from tests.unit.policies.pi0_fast.small_network import forward_tokens
 from vlakit.policies.attention_mask import prefix_mask
 from vlakit.policies.pi0_fast.model import PI0FastModel
 from vlakit.policies.pi0_fast.sequence import PI0FastInputs, keep_visible, token_positions
@@ -89,7 +90,7 @@ def test_positions_and_visibility_equal_lerobot(case: NetworkCase) -> None:
 def test_hidden_states_and_target_probabilities_equal_lerobot(case: NetworkCase) -> None:
     model, inputs, recorded = case.model(), case.inputs("train"), case.tensors("debug")
     ids, mask = case.actions
-    hidden = model.forward_tokens(inputs, ids, causal_from=0)
+    hidden = forward_tokens(model, inputs, ids, causal_from=0)
     expected = recorded["train.last_hidden_action_part"]
     assert hidden.dtype == expected.dtype
     assert relative(hidden[mask], expected[mask]) <= case.tolerance(3e-6, 3e-2)
@@ -179,7 +180,7 @@ def greedy_uncached(
 ) -> tuple[Tensor, Tensor]:
     prefix, ids, logits = model.embed_prefix(inputs), bos, []
     for _ in range(steps):
-        hidden = model.forward_tokens(prefix, ids, causal_from=1)
+        hidden = forward_tokens(model, prefix, ids, causal_from=1)
         logits.append(model.logits(hidden[:, -1]))
         ids = torch.cat((ids, logits[-1].argmax(-1, keepdim=True)), dim=1)
     return ids[:, 1:], torch.stack(logits, 1)

@@ -190,26 +190,6 @@ class PI0FastModel(nn.Module):
         decoding.hidden = hidden[:, 0]
         decoding.cache.start, decoding.steps = keys, index + 1
 
-    @torch.no_grad()
-    def forward_tokens(
-        self, inputs: PI0FastInputs | Prefix, ids: Tensor, *, causal_from: int
-    ) -> Tensor:
-        """Run everything from the beginning, without a cache.
-
-        Args:
-            inputs: the batch, embedded or not.
-            ids: (batch, n) int64, which follow the prompt; at least one per row.
-            causal_from: as in `prefill`.
-
-        Returns:
-            (batch, n, width) hidden states of these tokens, after the final norm.
-        """
-        prefix, suffix = self._embed(inputs, ids)
-        is_real = F.pad(prefix.is_real, (0, ids.shape[1]), value=True)
-        columns = torch.arange(prefix.length, is_real.shape[1], device=ids.device)
-        columns = columns.expand(ids.shape[0], -1)
-        return self._hidden(prefix, suffix, is_real, prefix.length + causal_from, columns)
-
     def logits(self, hidden: Tensor, rows: Tensor | slice | None = None) -> Tensor:
         """Return the head's logits in the storage type.
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.pi0_fast.config import PI0FastConfig
 from vlakit.policies.pi0_fast.model import PI0FastModel
-from vlakit.policies.pi0_fast.sequence import PI0FastInputs
+from vlakit.policies.pi0_fast.sequence import PI0FastInputs, Prefix
 
 VOCABULARY, SIDE = 50, 8
 
@@ -83,3 +84,18 @@ def small_actions(lengths: list[int], padding: int) -> tuple[Tensor, Tensor]:
     """Return ids and mask of action tokens."""
     mask = torch.arange(max(lengths) + padding) < torch.tensor(lengths)[:, None]
     return torch.randint(0, VOCABULARY, mask.shape), mask
+
+
+@torch.no_grad()
+def forward_tokens(
+    model: PI0FastModel, inputs: PI0FastInputs | Prefix, ids: Tensor, *, causal_from: int
+) -> Tensor:
+    """Run everything at once, without a cache: what decoding step by step has to equal.
+
+    Returns:
+        (batch, n, width) hidden states of `ids`, (batch, n), which follow the prompt.
+    """
+    prefix, suffix = model._embed(inputs, ids)
+    is_real = F.pad(prefix.is_real, (0, ids.shape[1]), value=True)
+    columns = torch.arange(prefix.length, is_real.shape[1]).expand(ids.shape[0], -1)
+    return model._hidden(prefix, suffix, is_real, prefix.length + causal_from, columns)

@@ -13,6 +13,7 @@ from torch import Tensor
 from tests.unit.policies.pi0_fast.small_network import (
     PATCHES,
     VOCABULARY,
+    forward_tokens,
     only_row,
     small_actions,
     small_inputs,
@@ -50,10 +51,10 @@ def _row_losses(
     for row in range(ids.shape[0]):
         alone, own = only_row(inputs, row), ids[row : row + 1, mask[row]]
         if layout == "lerobot":
-            hidden, targets = model.forward_tokens(alone, own[:, :-1], causal_from=0), own[:, 1:]
+            hidden, targets = forward_tokens(model, alone, own[:, :-1], causal_from=0), own[:, 1:]
         else:  # the last prompt token is one of those that see the prompt both ways
             fed = torch.cat((alone.prompt_ids[:, -1:], own[:, :-1]), dim=1)
-            hidden, targets = model.forward_tokens(_without_last(alone), fed, causal_from=1), own
+            hidden, targets = forward_tokens(model, _without_last(alone), fed, causal_from=1), own
         losses.append(F.cross_entropy(model.logits(hidden)[0], targets[0], reduction="none"))
     return losses
 
@@ -148,10 +149,12 @@ def test_cached_equals_uncached_equals_rows_alone(
     for step in range(start, start + 6):
         model.step(decoding, ids[:, step])
         cached.append(decoding.hidden)
-    uncached = model.forward_tokens(inputs, ids, causal_from=causal_from)
+    uncached = forward_tokens(model, inputs, ids, causal_from=causal_from)
     alone = torch.cat(
         [
-            model.forward_tokens(only_row(inputs, row), ids[row : row + 1], causal_from=causal_from)
+            forward_tokens(
+                model, only_row(inputs, row), ids[row : row + 1], causal_from=causal_from
+            )
             for row in range(3)
         ]
     )
@@ -167,7 +170,7 @@ def test_cached_equals_uncached_equals_rows_alone(
             for p in prompts
         ]
         last = [
-            model.forward_tokens(short, p.prompt_ids[:, -1:], causal_from=1)[:, -1]
+            forward_tokens(model, short, p.prompt_ids[:, -1:], causal_from=1)[:, -1]
             for short, p in zip(shorter, prompts, strict=True)
         ]
         torch.testing.assert_close(cached[0], torch.cat(last))
@@ -178,8 +181,8 @@ def test_a_prefix_can_be_embedded_once() -> None:
     model = small_model().eval()
     inputs, ids = small_inputs(MIXED, [3, 7, 5], 2), torch.randint(0, VOCABULARY, (3, 2))
     prefix = model.embed_prefix(inputs)
-    again = model.forward_tokens(prefix, ids, causal_from=1)
-    assert again.equal(model.forward_tokens(inputs, ids, causal_from=1))
+    again = forward_tokens(model, prefix, ids, causal_from=1)
+    assert again.equal(forward_tokens(model, inputs, ids, causal_from=1))
     decoding = model.prefill(prefix, ids, causal_from=1, max_new_tokens=0)
     torch.testing.assert_close(decoding.hidden, again[:, -1])
 
@@ -283,7 +286,7 @@ def test_compiled_blocks_give_the_same(mode: str, recompute: bool) -> None:
     ]
     plain = [_gradients(model, model.loss(*batch)) for batch in batches]
     inputs, ids = batches[0][0], torch.randint(0, VOCABULARY, (3, 4))
-    expected = model.forward_tokens(inputs, ids, causal_from=1)
+    expected = forward_tokens(model, inputs, ids, causal_from=1)
     model.compile_blocks(mode)
     for batch, gradients in zip(batches, plain, strict=True):
         for name, gradient in _gradients(model, model.loss(*batch)).items():
