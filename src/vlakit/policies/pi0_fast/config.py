@@ -40,7 +40,7 @@ def _normalization() -> dict[str, NormalizationMode]:
 class PI0FastConfig(PolicyConfig):
     """A PaliGemma that writes an action chunk as FAST tokens, one after another."""
 
-    own_fields: ClassVar[frozenset[str]] = frozenset(
+    own_fields: ClassVar[frozenset[str]] = PolicyConfig.own_fields | frozenset(
         {
             "paligemma_config",
             "vlm_base",
