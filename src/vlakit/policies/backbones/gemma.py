@@ -15,6 +15,7 @@ from vlakit.policies.backbones.attention import attend
 from vlakit.policies.backbones.kv_cache import KVCache
 from vlakit.policies.backbones.layers import (
     GatedMLP,
+    Recompute,
     inverse_frequencies,
     rotate,
     run_block,
@@ -147,8 +148,7 @@ class GemmaModel(nn.Module):
         )
         self.norm = GemmaRMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
         self.sizes = sizes
-        self.recompute_layers = False
-        """Keep only layer inputs for the backward pass (gradient checkpointing)."""
+        self.recompute: Recompute = "none"
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return (..., hidden_size) in the storage type: table rows times sqrt(hidden_size)."""
@@ -179,14 +179,13 @@ class GemmaModel(nn.Module):
         """
         cos, sin = (part.to(embeddings.dtype) for part in angles)
         shared = Visibility(cos, sin, tuple(spans), cache)
-        recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         x = embeddings
         for layer in self.layers[:-1]:
-            x = run_block(layer, x, shared, recompute=recompute)
+            x = run_block(layer, x, shared, recompute=self.recompute)
         if wanted is not None:
             span = Span(wanted.columns.shape[1], spans[-1].keys, wanted.mask)
             shared = dataclasses.replace(shared, spans=(span,), columns=wanted.columns)
-        return self.norm(run_block(self.layers[-1], x, shared, recompute=recompute))
+        return self.norm(run_block(self.layers[-1], x, shared, recompute=self.recompute))
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return cosines and sines, each (batch, length, head_dim) float32.

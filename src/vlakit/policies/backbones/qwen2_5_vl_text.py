@@ -14,6 +14,7 @@ from vlakit.policies.backbones.attention import AttentionKind, attend
 from vlakit.policies.backbones.kv_cache import KVCache
 from vlakit.policies.backbones.layers import (
     GatedMLP,
+    Recompute,
     RMSNorm,
     inverse_frequencies,
     rotate,
@@ -114,8 +115,7 @@ class TextModel(nn.Module):
         )
         self.norm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
         self.sizes, self.kind = sizes, kind
-        self.recompute_layers = False
-        """Keep only layer inputs for the backward pass (gradient checkpointing)."""
+        self.recompute: Recompute = "none"
 
     def forward(
         self,
@@ -142,15 +142,14 @@ class TextModel(nn.Module):
         """
         cos, sin = self._rotary(positions, embeddings.dtype)
         shared = Visibility(cos, sin, self._mask(is_real, embeddings, cache), is_real, cache)
-        recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         x = embeddings
         for layer in self.layers[:-1]:
-            x = run_block(layer, x, shared, recompute=recompute)
+            x = run_block(layer, x, shared, recompute=self.recompute)
         if wanted is not None and self.kind != "flash_attention_2":  # it takes no mask
             everything = torch.ones(x.shape[:2], device=x.device) if is_real is None else is_real
             mask = causal_padding_mask(everything, wanted)
             shared = dataclasses.replace(shared, mask=mask, wanted=wanted)
-        x = run_block(self.layers[-1], x, shared, recompute=recompute)
+        x = run_block(self.layers[-1], x, shared, recompute=self.recompute)
         if wanted is not None and shared.wanted is None:
             x = take_columns(x, wanted)
         return self.norm(x)
