@@ -108,8 +108,12 @@ class Policy(nn.Module, Generic[ConfigT]):
     @abstractmethod
     def forward(
         self, batch: Mapping[str, Any], noise: Tensor | None = None, time: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss, a scalar, and numbers for the log."""
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Return the loss, a scalar, and numbers for the log; see `for_the_log`."""
+
+    @abstractmethod
+    def num_tokens(self, batch: Mapping[str, Any]) -> int:
+        """Return how many tokens, without padding, the language model reads of a batch."""
 
     @abstractmethod
     def predict_action_chunk(self, batch: Mapping[str, Any], noise: Tensor | None = None) -> Tensor:
@@ -159,6 +163,11 @@ class Policy(nn.Module, Generic[ConfigT]):
         self.config.save(folder)
         save_state(self, folder, tied=self.tied_weights)
         save_companions(self.config, self.origin, folder)
+
+
+def for_the_log(value: Tensor) -> Any:
+    """Return a scalar as a float; on a GPU as a tensor there, since reading it would wait."""
+    return value.item() if value.device.type == "cpu" else value.detach()
 
 
 def resolve_device(

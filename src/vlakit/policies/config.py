@@ -38,6 +38,8 @@ class PolicyConfig(draccus.ChoiceRegistry):
 
     own_fields: ClassVar[frozenset[str]] = frozenset({"engine"})
     """Fields that LeRobot lacks; the file holds them only where they are not the default."""
+    run_fields: ClassVar[frozenset[str]] = frozenset({"engine"})
+    """Those of them that say how a run computes and not what: the file never holds them."""
 
     n_obs_steps: int = 1
     """Observations per call. The policies of this package look at the current one only."""
@@ -106,7 +108,7 @@ class PolicyConfig(draccus.ChoiceRegistry):
         """
         entries = encode(self)
         for name in self.own_fields:
-            if entries[name] == encode(field_default(type(self), name)):
+            if name in self.run_fields or entries[name] == encode(field_default(type(self), name)):
                 del entries[name]
         return entries
 

@@ -16,6 +16,7 @@ from vlakit.policies.backbones.kv_cache import KVCache, LayerCache
 from vlakit.policies.backbones.layers import (
     GatedMLP,
     JoinedMaps,
+    Recompute,
     inverse_frequencies,
     rotate,
     run_block,
@@ -161,8 +162,7 @@ class GemmaModel(nn.Module):
         self.layers = nn.ModuleList(GemmaLayer(sizes) for _ in range(sizes.num_hidden_layers))
         self.norm = GemmaRMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
         self.sizes = sizes
-        self.recompute_layers = False
-        """Keep only layer inputs for the backward pass (gradient checkpointing)."""
+        self.recompute: Recompute = "none"
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return (..., hidden_size) in the storage type: table rows times sqrt(hidden_size)."""
@@ -193,15 +193,14 @@ class GemmaModel(nn.Module):
         """
         cos, sin = (part.to(embeddings.dtype) for part in angles)
         shared = Visibility(cos, sin, tuple(spans))
-        recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         caches = [cache and cache.layer(index) for index in range(len(self.layers))]
         x = embeddings
         for layer, own in zip(self.layers[:-1], caches, strict=False):
-            x = run_block(layer, x, shared, own, recompute=recompute)
+            x = run_block(layer, x, shared, own, recompute=self.recompute)
         if wanted is not None:
             span = Span(wanted.columns.shape[1], spans[-1].keys, wanted.mask)
             shared = dataclasses.replace(shared, spans=(span,), columns=wanted.columns)
-        x = run_block(self.layers[-1], x, shared, caches[-1], recompute=recompute)
+        x = run_block(self.layers[-1], x, shared, caches[-1], recompute=self.recompute)
         return self.norm(x)
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:

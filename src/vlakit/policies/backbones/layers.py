@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from vlakit.errors import ConfigError, did_you_mean
 
@@ -184,8 +190,40 @@ def take_columns(x: Tensor, columns: Tensor) -> Tensor:
     return x.gather(1, columns[..., None].expand(-1, -1, x.shape[-1]))
 
 
-def run_block(block: nn.Module, *args: object, recompute: bool) -> Tensor:
-    """Run a block, keeping only its input for the backward pass when `recompute` is set."""
-    if recompute:
+Recompute = Literal["none", "layer", "selective"]
+"""What the backward pass computes anew (activation checkpointing).
+
+none keeps every intermediate result, layer only the inputs of the blocks. selective keeps the
+results of matrix products and attention, and repeats what is cheap: norms, activations, rotary.
+"""
+
+_aten = torch.ops.aten
+_PRODUCTS = frozenset(
+    {
+        _aten.mm.default,
+        _aten.addmm.default,
+        _aten._scaled_dot_product_flash_attention.default,
+        _aten._scaled_dot_product_efficient_attention.default,
+        _aten._scaled_dot_product_cudnn_attention.default,
+        _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    }
+)
+
+
+def run_block(block: nn.Module, *args: object, recompute: Recompute) -> Tensor:
+    """Run a block; its backward pass repeats what `recompute` says.
+
+    Nothing is repeated where no gradient is taken or the block is in evaluation mode.
+    """
+    if recompute == "none" or not (block.training and torch.is_grad_enabled()):
+        return block(*args)
+    if recompute == "layer":
         return checkpoint(block, *args, use_reentrant=False)
-    return block(*args)
+    contexts = partial(create_selective_checkpoint_contexts, _keep_products)
+    return checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
+
+
+def _keep_products(_context: Any, op: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
+    if op in _PRODUCTS:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE

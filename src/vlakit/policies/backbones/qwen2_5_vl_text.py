@@ -15,6 +15,7 @@ from vlakit.policies.backbones.kv_cache import KVCache, LayerCache
 from vlakit.policies.backbones.layers import (
     GatedMLP,
     JoinedMaps,
+    Recompute,
     RMSNorm,
     inverse_frequencies,
     rotate,
@@ -128,8 +129,7 @@ class TextModel(nn.Module):
         self.layers = nn.ModuleList(TextLayer(sizes, kind) for _ in range(sizes.num_hidden_layers))
         self.norm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
         self.sizes, self.kind = sizes, kind
-        self.recompute_layers = False
-        """Keep only layer inputs for the backward pass (gradient checkpointing)."""
+        self.recompute: Recompute = "none"
 
     def forward(
         self,
@@ -168,17 +168,16 @@ class TextModel(nn.Module):
         wanted: Tensor | None = None,
     ) -> Tensor:
         """As `forward`, with what the tokens see worked out before, for several calls."""
-        recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         caches = [cache and cache.layer(index) for index in range(len(self.layers))]
         x = embeddings
         for layer, own in zip(self.layers[:-1], caches, strict=False):
-            x = run_block(layer, x, shared, own, recompute=recompute)
+            x = run_block(layer, x, shared, own, recompute=self.recompute)
         if wanted is not None and self.kind != "flash_attention_2":  # it takes no mask
             is_real = shared.is_real
             everything = torch.ones(x.shape[:2], device=x.device) if is_real is None else is_real
             mask = causal_padding_mask(everything, wanted)
             shared = dataclasses.replace(shared, mask=mask, wanted=wanted)
-        x = run_block(self.layers[-1], x, shared, caches[-1], recompute=recompute)
+        x = run_block(self.layers[-1], x, shared, caches[-1], recompute=self.recompute)
         if wanted is not None and shared.wanted is None:
             x = take_columns(x, wanted)
         return self.norm(x)

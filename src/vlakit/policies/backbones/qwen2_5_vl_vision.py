@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vlakit.policies.backbones.attention import AttentionKind, attend
 from vlakit.policies.backbones.layers import (
     GatedMLP,
+    Recompute,
     RMSNorm,
     inverse_frequencies,
     rotate,
@@ -242,8 +243,7 @@ class VisionTower(nn.Module):
         )
         self.merger = PatchMerger(sizes)
         self.sizes = sizes
-        self.recompute_blocks = False
-        """Keep only block inputs for the backward pass (gradient checkpointing)."""
+        self.recompute: Recompute = "none"
         self._plans: dict[tuple[Grid, torch.device], GridPlan] = {}
         self._arrangements: dict[tuple[tuple[Grid, ...], torch.device], Arrangement] = {}
 
@@ -259,11 +259,10 @@ class VisionTower(nn.Module):
             (patches / merge_area, out_hidden_size), in the order of the patches.
         """
         arrangement = self._arrange(tuple(grids), patches.device)
-        recompute = self.recompute_blocks and self.training and torch.is_grad_enabled()
         x = self.patch_embed(patches).view(-1, self.sizes.merge_area, self.sizes.hidden_size)
         x = x[arrangement.order].flatten(0, 1)
         for block in self.blocks:
-            x = run_block(block, x, arrangement.groups, recompute=recompute)
+            x = run_block(block, x, arrangement.groups, recompute=self.recompute)
         return self.merger(x)[arrangement.inverse]
 
     def _arrange(self, grids: tuple[Grid, ...], device: torch.device) -> Arrangement:

@@ -66,7 +66,7 @@ class EO1Model(nn.Module):
         self.action_time_mlp_in = nn.Linear(2 * width, width)
         self.action_time_mlp_out = nn.Linear(width, width)
         self.vlm_backbone.tie_weights()
-        self.vlm_backbone.set_recompute(config.gradient_checkpointing)
+        self.vlm_backbone.set_recompute(config.recompute)
         self.config, self.sizes = config, sizes
 
     def join_weights(self) -> None:

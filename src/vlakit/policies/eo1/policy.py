@@ -19,7 +19,7 @@ from vlakit.features import ACTION, ACTION_IS_PAD, OBS_STATE
 from vlakit.hub import presets, resolve
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.backbones.recorded import Recordings
-from vlakit.policies.base import Policy, require, resolve_device
+from vlakit.policies.base import Policy, for_the_log, require, resolve_device
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.eo1.config import EO1Config
 from vlakit.policies.eo1.flow_matching import sample_time
@@ -148,7 +148,7 @@ class EO1Policy(Policy[EO1Config]):
 
     def forward(
         self, batch: Mapping[str, Any], noise: Tensor | None = None, time: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Return the flow-matching loss of a preprocessed batch, and `{"loss": ...}`.
 
         Args:
@@ -177,7 +177,10 @@ class EO1Policy(Policy[EO1Config]):
             time.to(self.device, torch.float32),
             None if is_pad is None else is_pad.to(self.device),
         )
-        return loss, {"loss": loss.item()}
+        return loss, {"loss": for_the_log(loss)}
+
+    def num_tokens(self, batch: Mapping[str, Any]) -> int:
+        return int(require(batch, "attention_mask").sum())
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: Mapping[str, Any], noise: Tensor | None = None) -> Tensor:

@@ -76,7 +76,7 @@ class PI0FastModel(nn.Module):
             )
         self.paligemma_with_expert = PaliGemmaHolder(sizes)
         self.paligemma.store_in(dtype)
-        self.paligemma.set_recompute(config.gradient_checkpointing)
+        self.paligemma.set_recompute(config.recompute)
         self.config, self.sizes = config, sizes
 
     @property

@@ -18,7 +18,7 @@ from vlakit.features import ACTION_TOKEN_MASK, ACTION_TOKENS, LANGUAGE_MASK, LAN
 from vlakit.hub import presets, resolve
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.backbones.recorded import Recordings
-from vlakit.policies.base import Policy, require, resolve_device
+from vlakit.policies.base import Policy, for_the_log, require, resolve_device
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.pi0_fast.codec import ActionCodec
 from vlakit.policies.pi0_fast.config import PI0FastConfig
@@ -173,7 +173,7 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
 
     def forward(
         self, batch: Mapping[str, Any], noise: Tensor | None = None, time: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Return the cross entropy of a preprocessed batch's action tokens, and `{"loss": ...}`.
 
         Args:
@@ -185,7 +185,13 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
         tokens = require(batch, ACTION_TOKENS).to(self.device)
         mask = require(batch, ACTION_TOKEN_MASK).to(self.device)
         loss = self.model.loss(self._inputs(batch), tokens, mask)
-        return loss, {"loss": loss.item()}
+        return loss, {"loss": for_the_log(loss)}
+
+    def num_tokens(self, batch: Mapping[str, Any]) -> int:
+        texts = [require(batch, key) for key in (LANGUAGE_MASK, ACTION_TOKEN_MASK)]
+        cameras = [name for name in self.config.image_features if batch.get(name) is not None]
+        images = len(texts[0]) * len(cameras) * self.sizes.vision.num_patches
+        return images + sum(int(mask.sum()) for mask in texts)
 
     def predict_action_chunk(self, batch: Mapping[str, Any], noise: Tensor | None = None) -> Tensor:
         """Return normalised actions, (batch, chunk_size, action_dim) float32.
