@@ -16,7 +16,9 @@ from vlakit.config import decode, encode
 from vlakit.datasets.config import DatasetConfig
 from vlakit.environments.config import MetaworldEnvConfig
 from vlakit.errors import ConfigError
+from vlakit.policies.config import PolicyConfig
 from vlakit.policies.eo1.config import EO1Config
+from vlakit.policies.pi0_fast.config import PI0FastConfig
 from vlakit.training.config import EmaConfig, TrainFlags, split_by_reader
 from vlakit.training.lerobot_keys import LEROBOT_ONLY, take_out_not_built
 from vlakit.training.optimizer_config import preset_optimizer, preset_scheduler
