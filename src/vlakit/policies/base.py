@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,27 @@ class Policy(nn.Module, Generic[ConfigT]):
     def tied_weights(self) -> dict[str, str]:
         """Tensor names that are not stored -> names of the tensors they share."""
         return {}
+
+    @property
+    def has_fixed_shapes(self) -> bool:
+        """Whether chunks are computed at fixed shapes, see the setting `engine`."""
+        wanted = self.config.engine
+        return wanted == "static" or (wanted == "auto" and self.device.type == "cuda")
+
+    def warm_up(self, batch: Mapping[str, Any]) -> float:
+        """Predict once, so that later calls of this size find all recorded and compiled.
+
+        Args:
+            batch: as for `predict_action_chunk`.
+
+        Returns:
+            Seconds that it took.
+        """
+        started = time.perf_counter()
+        self.try_action_chunk(batch)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - started
 
     @classmethod
     @abstractmethod

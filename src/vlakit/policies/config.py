@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import draccus
 
@@ -36,9 +36,9 @@ class PolicyConfig(draccus.ChoiceRegistry):
     Every policy also declares `normalization_mapping`, at the place where LeRobot's file has it.
     """
 
-    own_fields: ClassVar[frozenset[str]] = frozenset()
+    own_fields: ClassVar[frozenset[str]] = frozenset({"engine"})
     """Fields that LeRobot lacks; the file holds them only where they are not the default."""
-    run_fields: ClassVar[frozenset[str]] = frozenset()
+    run_fields: ClassVar[frozenset[str]] = frozenset({"engine"})
     """Those of them that say how a run computes and not what: the file never holds them."""
 
     n_obs_steps: int = 1
@@ -67,6 +67,9 @@ class PolicyConfig(draccus.ChoiceRegistry):
     """Checkpoint that the weights come from: a folder or a hub id."""
     pretrained_revision: str | None = None
     """Revision of that hub repository."""
+    engine: Literal["auto", "static", "plain"] = "auto"
+    """How chunks are computed: `static` at few fixed shapes, on a GPU replayed as CUDA graphs;
+    `plain` at the shapes that come; auto is static on a GPU and plain elsewhere."""
 
     @property
     def type(self) -> str:

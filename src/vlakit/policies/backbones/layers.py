@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -106,6 +106,33 @@ class RMSNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
+class JoinedMaps:
+    """Linear maps with one input whose weights lie one below another, each still a parameter.
+
+    One product then stands for several, and nothing is stored twice: checkpoints, optimisers and
+    training see the separate parameters.
+    """
+
+    def __init__(self, *maps: nn.Linear) -> None:
+        """Lay the weights out anew; each parameter becomes a view of a part."""
+        self.sizes = [part.out_features for part in maps]
+        self._weight = _laid_out([part.weight for part in maps])
+        biases = [part.bias for part in maps if part.bias is not None]
+        self._bias = _laid_out(biases) if biases else None
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the output of every map, (..., its size) each, from (..., size)."""
+        return F.linear(x, self._weight, self._bias).split(self.sizes, dim=-1)
+
+
+def _laid_out(parameters: Sequence[Tensor]) -> Tensor:
+    joined = torch.cat([parameter.data for parameter in parameters])
+    pieces = joined.split([len(parameter) for parameter in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.data = piece
+    return joined
+
+
 class GatedMLP(nn.Module):
     """down(act(gate(x)) * up(x))."""
 
@@ -115,10 +142,19 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(size, inner_size, bias=bias)
         self.down_proj = nn.Linear(inner_size, size, bias=bias)
         self.act = activation(act)
+        self.joined: JoinedMaps | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def join_weights(self) -> None:
+        """Let `forward` compute both inner maps at once where it is allowed to."""
+        self.joined = JoinedMaps(self.gate_proj, self.up_proj)
+
+    def forward(self, x: Tensor, *, uses_joined: bool = False) -> Tensor:
         """Return (..., size) from (..., size)."""
-        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+        if uses_joined and self.joined is not None:
+            gate, up = self.joined(x)
+        else:
+            gate, up = self.gate_proj(x), self.up_proj(x)
+        return self.down_proj(self.act(gate) * up)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

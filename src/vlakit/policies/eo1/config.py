@@ -33,7 +33,7 @@ def _normalization() -> dict[str, NormalizationMode]:
 class EO1Config(PolicyConfig):
     """A Qwen2.5-VL backbone that denoises an action chunk by flow matching."""
 
-    own_fields: ClassVar[frozenset[str]] = frozenset(
+    own_fields: ClassVar[frozenset[str]] = PolicyConfig.own_fields | frozenset(
         {"activation_checkpointing", "compile_model", "compile_mode"}
     )
     run_fields: ClassVar[frozenset[str]] = own_fields

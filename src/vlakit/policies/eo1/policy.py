@@ -18,11 +18,13 @@ from vlakit.errors import CheckpointError, ConfigError, ProcessingError
 from vlakit.features import ACTION, ACTION_IS_PAD, OBS_STATE
 from vlakit.hub import presets, resolve
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
+from vlakit.policies.backbones.recorded import Recordings
 from vlakit.policies.base import Policy, for_the_log, require, resolve_device
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.eo1.config import EO1Config
 from vlakit.policies.eo1.flow_matching import sample_time
 from vlakit.policies.eo1.model import EO1Inputs, EO1Model
+from vlakit.policies.eo1.sampling import Sampler
 from vlakit.policies.eo1.weights import (
     BACKBONE,
     TIED,
@@ -57,6 +59,8 @@ class EO1Policy(Policy[EO1Config]):
         self.sizes = Qwen25VLSizes.from_json(config.vlm_config or {})
         with torch.device("meta"):
             self.model = EO1Model(config, self.sizes, _storage_dtype(config, self.sizes))
+        self._sampler = Sampler(self.model)
+        self._recordings: Recordings[Tensor] = Recordings(self.model, self.model.join_weights)
         self.expected_token_ids: dict[str, int] = {}
         """Ids that the checkpoint's configuration names; a batch with others is refused."""
         if torch.device(device or "cpu").type != "meta":
@@ -195,7 +199,9 @@ class EO1Policy(Policy[EO1Config]):
         if noise is None:
             noise = torch.randn(self._noise_shape(rows), device=self.device)
         noise = noise.to(self.device, torch.float32)
-        actions = self.model.sample_actions(inputs, noise, self.config.num_denoise_steps)
+        recordings = self._recordings if self.has_fixed_shapes else None
+        steps = self.config.num_denoise_steps
+        actions = self._sampler.sample(inputs, noise, steps, recordings)
         return actions[..., : self.config.action_dim].float()
 
     def make_noise(self, batch_size: int, generators: Sequence[torch.Generator]) -> Tensor:

@@ -46,7 +46,7 @@ def _normalization() -> dict[str, NormalizationMode]:
 class PI0FastConfig(PolicyConfig):
     """A PaliGemma that writes an action chunk as FAST tokens, one after another."""
 
-    own_fields: ClassVar[frozenset[str]] = frozenset(
+    own_fields: ClassVar[frozenset[str]] = PolicyConfig.own_fields | frozenset(
         {
             "paligemma_config",
             "vlm_base",
@@ -57,7 +57,7 @@ class PI0FastConfig(PolicyConfig):
             "activation_checkpointing",
         }
     )
-    run_fields: ClassVar[frozenset[str]] = frozenset({"activation_checkpointing"})
+    run_fields: ClassVar[frozenset[str]] = PolicyConfig.run_fields | {"activation_checkpointing"}
 
     paligemma_variant: Literal["gemma_300m", "gemma_2b", "tiny"] = "gemma_2b"
     """Sizes of the network. tiny is for tests and demos on a CPU; LeRobot does not know it."""

@@ -17,6 +17,7 @@ from vlakit.errors import ActionDecodeError, ConfigError
 from vlakit.features import ACTION_TOKEN_MASK, ACTION_TOKENS, LANGUAGE_MASK, LANGUAGE_TOKENS
 from vlakit.hub import presets, resolve
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
+from vlakit.policies.backbones.recorded import Recordings
 from vlakit.policies.base import Policy, for_the_log, require, resolve_device
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.pi0_fast.codec import ActionCodec
@@ -24,6 +25,7 @@ from vlakit.policies.pi0_fast.config import PI0FastConfig
 from vlakit.policies.pi0_fast.decoding import (
     ConstrainedDecoder,
     Generated,
+    Run,
     decode_as_reference,
     read_codes,
 )
@@ -76,6 +78,7 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
         self.sizes = PaliGemmaSizes.of_variant(config.paligemma_variant, config.paligemma_config)
         with torch.device("meta"):
             self.model = PI0FastModel(config, self.sizes, DTYPES[config.dtype])
+        self._recordings: Recordings[Run] = Recordings(self.model, self.model.join_weights)
         self._decoders: dict[torch.device, ConstrainedDecoder] = {}
         self._has_trained = False
         if torch.device(device or "cpu").type != "meta":
@@ -254,7 +257,8 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
         inputs = self._inputs(batch)
         noise = None if noise is None else noise.to(self.device)
         if self.config.decoding == "constrained":
-            return self._decoder().decode(self.model, inputs, noise)
+            recordings = self._recordings if self.has_fixed_shapes else None
+            return self._decoder().decode(self.model, inputs, noise, recordings)
         ids = decode_as_reference(
             self.model,
             inputs,
