@@ -112,6 +112,15 @@ class PolicyConfig(draccus.ChoiceRegistry):
                 del entries[name]
         return entries
 
+    def run_settings(self) -> dict[str, Any]:
+        """Return the `run_fields` that are not at their default."""
+        entries = encode(self)
+        return {
+            name: entries[name]
+            for name in sorted(self.run_fields)
+            if entries[name] != encode(field_default(type(self), name))
+        }
+
     @classmethod
     def from_json(
         cls: builtins.type[_ConfigT], entries: Mapping[str, Any], *, source: str = CONFIG_FILE

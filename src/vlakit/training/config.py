@@ -226,8 +226,8 @@ def split_by_reader(flags: TrainFlags) -> tuple[dict[str, Any], dict[str, Any]]:
     if flags.policy is not None:
         shared["policy"] = flags.policy.to_json()
     own: dict[str, Any] = {}
-    if flags.policy is not None and flags.policy.run_fields:
-        own["policy"] = {name: encode(flags.policy)[name] for name in flags.policy.run_fields}
+    if run_fields := flags.policy.run_settings() if flags.policy is not None else {}:
+        own["policy"] = run_fields
     for name in OWN_KEYS:
         _move(shared, own, list(name.split(".")))
     if shared["env"] is not None:

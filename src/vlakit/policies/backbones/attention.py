@@ -49,7 +49,7 @@ def attend(
     elif q.shape[2] == 1 and q.shape[1] != k.shape[1]:
         out = _one_query(q, k, v, mask=mask, dropout=dropout)
     else:
-        grouped = q.shape[1] != k.shape[1]
+        grouped = bool(q.shape[1] != k.shape[1])  # no bool while torch.compile traces
         if grouped and not takes_groups(q.device.type, q.dtype, has_mask=mask is not None):
             k, v = (_per_query_head(part, q.shape[1]) for part in (k, v))
             grouped = False

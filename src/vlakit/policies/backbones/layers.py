@@ -197,6 +197,8 @@ none keeps every intermediate result, layer only the inputs of the blocks. selec
 results of matrix products and attention, and repeats what is cheap: norms, activations, rotary.
 """
 
+_IN_TRAINING = "_in_training"
+"""Attribute of a block that holds its compiled form."""
 _aten = torch.ops.aten
 _PRODUCTS = frozenset(
     {
@@ -210,17 +212,37 @@ _PRODUCTS = frozenset(
 )
 
 
-def run_block(block: nn.Module, *args: object, recompute: Recompute) -> Tensor:
-    """Run a block; its backward pass repeats what `recompute` says.
+def compile_block(block: nn.Module, mode: str) -> None:
+    """Compile a transformer's layer with torch.compile at its first use: for training as a whole.
 
-    Nothing is repeated where no gradient is taken or the block is in evaluation mode.
+    Prediction has other lengths at every step and a cache; there the parts without attention are
+    compiled, each by itself. Lengths that change compile nothing anew.
+
+    Args:
+        block: run by `run_block`.
+        mode: torch.compile's, such as `default` or `max-autotune`.
     """
-    if recompute == "none" or not (block.training and torch.is_grad_enabled()):
+    if next(block.parameters()).device.type == "cpu":
+        # Compiled with lengths that change, the backward pass of the CPU's kernel stops on a wrong
+        # stride (torch 2.13). So attention stays out of the graph, which goes on behind it.
+        torch._dynamo.disallow_in_graph(F.scaled_dot_product_attention)
+    setattr(block, _IN_TRAINING, torch.compile(block._call_impl, mode=mode, dynamic=True))
+    for name, part in block.named_children():
+        if "attn" not in name:
+            part.compile(mode=mode)
+
+
+def run_block(block: nn.Module, *args: object, recompute: Recompute) -> Tensor:
+    """Call a block; where a gradient is taken, the backward pass repeats what `recompute` says."""
+    if not (block.training and torch.is_grad_enabled()):
         return block(*args)
+    call = getattr(block, _IN_TRAINING, block)
+    if recompute == "none":
+        return call(*args)
     if recompute == "layer":
-        return checkpoint(block, *args, use_reentrant=False)
+        return checkpoint(call, *args, use_reentrant=False)
     contexts = partial(create_selective_checkpoint_contexts, _keep_products)
-    return checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
+    return checkpoint(call, *args, use_reentrant=False, context_fn=contexts)
 
 
 def _keep_products(_context: Any, op: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:

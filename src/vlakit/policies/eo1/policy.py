@@ -68,6 +68,7 @@ class EO1Policy(Policy[EO1Config]):
             self.to_empty(device=target)
             self.model.vlm_backbone.tie_weights()
             self.model.init_weights()
+            self._compile()
 
     @property
     def tied_weights(self) -> dict[str, str]:
@@ -110,6 +111,7 @@ class EO1Policy(Policy[EO1Config]):
         policy.origin = Origin(folder, settings.changes_from(stored))
         if is_upstream:
             policy.expected_token_ids = upstream_token_ids(entries, folder)
+        policy._compile()
         return policy.eval()
 
     @classmethod
@@ -144,6 +146,7 @@ class EO1Policy(Policy[EO1Config]):
         )
         policy.model.vlm_backbone.tie_weights()
         policy.model.init_head(target)
+        policy._compile()
         return policy
 
     def forward(
@@ -240,6 +243,10 @@ class EO1Policy(Policy[EO1Config]):
             state_token_id=ids["state_token_id"],
             action_token_id=ids["action_token_id"],
         )
+
+    def _compile(self) -> None:
+        if self.config.compile_model:
+            self.model.vlm_backbone.compile_blocks(self.config.compile_mode)
 
     def _pad(self, value: Tensor, width: int, name: str) -> Tensor:
         """Fill the last axis with zeros up to `width`."""

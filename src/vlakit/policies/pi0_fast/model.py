@@ -89,10 +89,7 @@ class PI0FastModel(nn.Module):
         self.paligemma.init_weights()
 
     def compile_blocks(self, mode: str) -> None:
-        """Compile the norms and MLPs of all layers with torch.compile, at their first use.
-
-        Lengths that change do not compile anew. Attention is left to its own kernel: compiled on a
-        CPU with changing lengths, torch 2.13 stops in its backward pass on a wrong stride.
+        """Compile all layers with torch.compile, at their first use; see `compile_block`.
 
         Args:
             mode: torch.compile's, such as `default` or `max-autotune`.
