@@ -21,6 +21,7 @@ from vlakit.policies.backbones.layers import (
     take_columns,
 )
 from vlakit.policies.backbones.qwen2_5_vl_config import TextSizes
+from vlakit.policies.backbones.segments import Segments, attend_segments
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Visibility:
     cache: KVCache | None
     wanted: Tensor | None = None
     """(batch, n) columns whose output is asked for; None for all."""
+    segments: Segments | None = None
+    """The segments of one packed row, and how many tokens of each ask; None for plain rows."""
 
     def asking(self, x: Tensor) -> Tensor:
         """Return the wanted columns of x, (batch, n, width)."""
@@ -63,7 +66,13 @@ class TextAttention(nn.Module):
         k, v = self._turned(self.k_proj(x), *angles), self._heads(self.v_proj(x))
         if shared.cache is not None:
             k, v = shared.cache.write(self.layer, k, v)
-        out = attend(
+        return self.o_proj(self._attend(q, k, v, shared))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Visibility) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        if shared.segments is not None:
+            return attend_segments(q, k, v, shared.segments, kind=self.kind, dropout=dropout)
+        return attend(
             q,
             k,
             v,
@@ -71,9 +80,8 @@ class TextAttention(nn.Module):
             mask=shared.mask,
             is_real=shared.is_real,
             causal=True,
-            dropout=self.dropout if self.training else 0.0,
+            dropout=dropout,
         )
-        return self.o_proj(out)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(batch, length, width) -> (batch, heads, length, head_dim)."""
@@ -125,6 +133,7 @@ class TextModel(nn.Module):
         is_real: Tensor | None = None,
         cache: KVCache | None = None,
         wanted: Tensor | None = None,
+        segments: Segments | None = None,
     ) -> Tensor:
         """Run the layers.
 
@@ -136,17 +145,23 @@ class TextModel(nn.Module):
             cache: earlier keys and values, which the new ones join.
             wanted: (batch, n) columns whose hidden states are returned; the last layer computes no
                 others. None for all. Excludes `cache`.
+            segments: of one packed row (batch 1 without padding), where `wanted` are the columns of
+                the tokens that ask. Excludes `is_real` and `cache`.
 
         Returns:
             (batch, length or n, hidden_size), after the final norm.
         """
         cos, sin = self._rotary(positions, embeddings.dtype)
         shared = Visibility(cos, sin, self._mask(is_real, embeddings, cache), is_real, cache)
+        if segments is not None:
+            shared = dataclasses.replace(shared, segments=segments.asking_all())
         recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         x = embeddings
         for layer in self.layers[:-1]:
             x = run_block(layer, x, shared, recompute=recompute)
-        if wanted is not None and self.kind != "flash_attention_2":  # it takes no mask
+        if segments is not None:
+            shared = dataclasses.replace(shared, segments=segments, wanted=wanted)
+        elif wanted is not None and self.kind != "flash_attention_2":  # it takes no mask
             everything = torch.ones(x.shape[:2], device=x.device) if is_real is None else is_real
             mask = causal_padding_mask(everything, wanted)
             shared = dataclasses.replace(shared, mask=mask, wanted=wanted)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from vlakit.errors import ConfigError
 from vlakit.features import ACTION, OBS_STATE, FeatureType, NormalizationMode, PolicyFeature
@@ -26,6 +26,8 @@ def _normalization() -> dict[str, NormalizationMode]:
 @dataclass(frozen=True, kw_only=True)
 class EO1Config(PolicyConfig):
     """A Qwen2.5-VL backbone that denoises an action chunk by flow matching."""
+
+    own_fields: ClassVar[frozenset[str]] = frozenset({"pack_sequences"})
 
     vlm_base: str = "Qwen/Qwen2.5-VL-3B-Instruct"
     """Backbone of a new policy and its tokenizer: a hub id, a folder, or `tiny-qwen2.5-vl`."""
@@ -75,6 +77,9 @@ class EO1Config(PolicyConfig):
     """Attention kernel; null means sdpa. flash_attention_2 needs the flash_attn package."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, one more forward."""
+    pack_sequences: bool = False
+    """Train on all samples of a batch in one row without padding. The same loss; faster where the
+    instructions of a batch differ in length."""
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_normalization)
     """How each type of feature is scaled. A type that is left out is not scaled."""
     optimizer_lr: float = 1e-4

@@ -28,6 +28,7 @@ from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.backbones.qwen2_5_vl_positions import multimodal_positions
 from vlakit.policies.eo1.config import EO1Config
 from vlakit.policies.eo1.flow_matching import embed_time, integrate, interpolate, velocity_loss
+from vlakit.policies.eo1.packing import plan_packing
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,24 @@ class EO1Model(nn.Module):
         end = int(columns.max()) + 1
         positions = self._positions(inputs, is_real)[:, :, :end]
         embeddings = _place(self._embed_prefix(inputs, end), columns, self._embed_suffix(x_t, time))
-        hidden = self.vlm_backbone.model.language_model(
-            embeddings,
-            positions,
-            is_real=_unless_invisible(is_real[:, :end], columns),
-            wanted=columns,
+        return self._velocity(self._hidden(embeddings, positions, is_real[:, :end], columns))
+
+    def _hidden(
+        self, embeddings: Tensor, positions: Tensor, is_real: Tensor, columns: Tensor
+    ) -> Tensor:
+        """Return the hidden states of the action tokens, (batch, horizon, width)."""
+        language_model = self.vlm_backbone.model.language_model
+        if not self.config.pack_sequences:
+            visible = _unless_invisible(is_real, columns)
+            return language_model(embeddings, positions, is_real=visible, wanted=columns)
+        packing = plan_packing(is_real, columns)
+        hidden = language_model(
+            packing.pack(embeddings),
+            packing.pack_positions(positions),
+            wanted=packing.columns,
+            segments=packing.segments,
         )
-        return self._velocity(hidden)
+        return packing.unpack_actions(hidden)
 
     @torch.no_grad()
     def sample_actions(self, inputs: EO1Inputs, noise: Tensor, num_steps: int) -> Tensor:
