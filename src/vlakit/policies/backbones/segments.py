@@ -68,10 +68,10 @@ def attend_segments(
             mask=None if queries == keys else _last_rows(queries, keys, q.device),
             causal=True,
             dropout=dropout,
-        ).reshape(1, count * queries, -1)
+        ).flatten(0, 1)
         for piece, (queries, keys, count) in zip(pieces, runs, strict=True)
     ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
 
 
 def _separated(x: Tensor, count: int) -> Tensor:
