@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training batch as one row without padding: its samples stand one after another.
 
-    unpacked   prompt A ......... a a a a e      packed   prompt B b b b b prompt A ......... a a a a
+    unpacked   prompt A ......... a a a a e    packed   prompt B b b b b prompt A ......... a a a a
                prompt B b b b b e - - - - -
 
 A sample ends with its last visible action: padding, hidden actions and what follows the actions

@@ -133,7 +133,9 @@ def test_no_sample_sees_another(row: int) -> None:
     changed["pixel_values"][16 * row : 16 * row + 16] += 1
     for name in ("observation.state", "action"):
         changed[name][row] += 1
-    changed["input_ids"][row] = torch.where(batch["input_ids"][row] == 7, 8, batch["input_ids"][row])
+    changed["input_ids"][row] = torch.where(
+        batch["input_ids"][row] == 7, 8, batch["input_ids"][row]
+    )
     before, after = _velocity(batch), _velocity(changed)
     others = torch.arange(5) != row
     assert before[others].equal(after[others])
