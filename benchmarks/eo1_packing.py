@@ -27,7 +27,7 @@ from vlakit.policies.eo1.processor import make_processors
 
 SIDE = 252
 """Pixels: 81 tokens per camera."""
-WORDS = ["push", "the", "green", "button", "on", "the", "left", "twice", "and", "open", "the", "drawer"]
+WORDS = ("push", "the", "green", "button", "twice", "and", "open", "the", "drawer")
 LENGTHS = {
     "equal": (8,) * 8,
     "similar": (5, 6, 7, 8, 9, 10, 12, 15),
