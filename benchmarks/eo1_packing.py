@@ -77,9 +77,9 @@ class Session:
     def step(self) -> float:
         torch.manual_seed(1)
         self.policy.zero_grad()
-        loss, metrics = self.policy(self.batch)
+        loss, _ = self.policy(self.batch)
         loss.backward()
-        return metrics["loss"]
+        return loss.item()
 
     def tokens(self) -> list[int]:
         """Return the tokens of each sample up to its last action."""
