@@ -192,6 +192,23 @@ def test_frames_in_memory_give_the_same_run(run: Path, tmp_path: Path) -> None:
     assert numbers(tmp_path / "cached") == numbers(run)
 
 
+def test_packed_sequences_give_the_losses_of_the_unpacked_run(tmp_path: Path) -> None:
+    """Batches of four with both tasks of the dataset, and chunks that run past their episode."""
+    arguments = [
+        "--steps=4",
+        "--batch_size=4",
+        "--policy.supervise_padding_actions=false",
+        "--save_checkpoint=false",
+    ]
+    assert train(tmp_path / "plain", *arguments) == 0
+    assert train(tmp_path / "packed", *arguments, "--policy.pack_sequences=true") == 0
+    plain, packed = numbers(tmp_path / "plain"), numbers(tmp_path / "packed")
+    assert len(packed) == 4
+    for ours, expected in zip(packed, plain, strict=True):
+        assert ours == pytest.approx(expected, rel=1e-5)
+    assert packed != plain  # other shapes of matrices: the flag has arrived
+
+
 def test_a_schedule_that_ends_early_is_said_before_the_first_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
