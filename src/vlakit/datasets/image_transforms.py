@@ -31,8 +31,8 @@ from vlakit.errors import ConfigError
 _GREY = (0.2989, 0.587, 0.114)
 
 Apply = Callable[[Tensor, Tensor], Tensor]
-"""Images (n, frames, channels, height, width) in [0, 1] on any device, and strengths in [0, 1) (n, 3)
-on the CPU -> images."""
+"""Images (n, frames, channels, height, width) in [0, 1] on any device, strengths (n, 3)
+in [0, 1) on the CPU -> images."""
 
 
 class ImageTransforms:

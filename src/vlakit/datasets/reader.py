@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from vlakit.datasets.action_window import frame_offsets, window_rows
-from vlakit.datasets.config import VIDEO_BACKENDS
+from vlakit.datasets.config import VIDEO_BACKENDS, FrameCacheKind
 from vlakit.datasets.feature_stats import QUANTILES, Stats, array_stats, camera_histogram
 from vlakit.datasets.image_transforms import ImageTransforms
-from vlakit.datasets.location import locate
+from vlakit.datasets.location import default_cache_dir, locate
 from vlakit.datasets.metadata import DatasetMetadata
+from vlakit.datasets.reading.disk_cache import DiskCache, cache_name
+from vlakit.datasets.reading.disk_cache_building import open_or_build
 from vlakit.datasets.reading.frame_cache import decode_all
 from vlakit.datasets.reading.frames import FrameTable, load_frames
 from vlakit.datasets.reading.image_column import IMAGE_BUDGET
@@ -57,6 +59,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         image_transforms: changes the cameras of every item.
         return_uint8: cameras as uint8 instead of float32.
         cache_frames: decode every camera once now and keep uint8 frames in memory.
+        frame_cache: read cameras from a cache on disk, built now where there is none: 'raw' frames
+            are equal to decoded ones, 'jpeg' ones nearly so; 'none' decodes.
+        frame_cache_dir: folder of the caches; default `$HF_LEROBOT_HOME/frame_cache`.
+        frame_cache_workers: processes that build it.
         video_backend: 'pyav' (default) or 'torchcodec'.
         decoder_cache_size: video files kept open per process.
 
@@ -78,6 +84,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
         image_transforms: ImageChange | None = None,
         return_uint8: bool = False,
         cache_frames: bool = False,
+        frame_cache: FrameCacheKind = "none",
+        frame_cache_dir: str | Path | None = None,
+        frame_cache_workers: int = 0,
         video_backend: str | None = None,
         decoder_cache_size: int = 16,
     ) -> None:
@@ -102,10 +111,20 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self._decoders = DecoderCache(video_backend, decoder_cache_size)
         self.limit_caches(1)
         self._cached: dict[str, Tensor] = {}
+        self._disk_cache: DiskCache | None = None
         self._check_tasks()
         self.meta.load_stats = partial(self._completed, self.meta.load_stats)
         if cache_frames:
             self._cached = decode_all(self.read_images, self.meta.camera_keys, self.num_frames)
+        elif frame_cache != "none" and self.meta.camera_keys:
+            self._disk_cache = open_or_build(
+                Path(frame_cache_dir or default_cache_dir()).expanduser(),
+                cache_name(self.meta, self.episodes, frame_cache, video_backend),
+                self.read_images,
+                cameras=self.meta.camera_keys,
+                num_frames=self.num_frames,
+                num_workers=frame_cache_workers,
+            )
 
     def limit_caches(self, num_processes: int) -> None:
         """Bound what this process keeps, so that all that read this dataset stay within a sum.
@@ -150,6 +169,13 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._columns = _as_tensors(self.frames.numeric)  # of the same memory
+
+    @property
+    def frame_cache(self) -> dict[str, Any] | None:
+        """What `cache.json` says of the frames on disk and where they are; None without a cache."""
+        if self._disk_cache is None:
+            return None
+        return self._disk_cache.content | {"folder": self._disk_cache.folder}
 
     @property
     def fps(self) -> int | float:
@@ -225,6 +251,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Return (batch, [window,] channels, height, width), changed and scaled as asked for."""
         if name in self._cached:
             images = self._cached[name][torch.from_numpy(rows)]
+        elif self._disk_cache is not None:
+            images = self._disk_cache.read(name, rows)
         else:
             images = self._read_each_once(name, rows)
         # Parity: LeRobot drops the time axis of a video (not of an image) with a window of 1.

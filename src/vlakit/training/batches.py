@@ -24,13 +24,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from vlakit.datasets.config import ImageTransformsConfig
 from vlakit.datasets.image_transforms import ImageTransforms
 from vlakit.datasets.reader import LeRobotDataset
+from vlakit.datasets.reading.worker_copy import SharedReader
 from vlakit.errors import TrainingError, VlakitError
 from vlakit.processing.pipeline import Pipeline
 from vlakit.processing.rename import RenameObservations
 from vlakit.training.config import TrainFlags
 from vlakit.training.memory import memory_line, resident_memory
 from vlakit.training.packed_batch import PackedBatch
-from vlakit.training.worker_copy import SharedReader
 
 Batch = dict[str, Any]
 Numbered = tuple[int, Sequence[int]]

@@ -8,7 +8,10 @@ from typing import Any
 
 from vlakit.errors import ConfigError, did_you_mean
 
-OWN_KEYS = ("ema", "dataset.cache_frames")
+OWN_KEYS = (
+    *("ema", "dataset.cache_frames"),
+    *("dataset.frame_cache", "dataset.frame_cache_dir"),
+)
 """Flags of ours that LeRobot 0.6.1 lacks: kept out of `train_config.json`."""
 
 SHARED_ENV_KEYS = ("type", "task", "fps")

@@ -14,6 +14,7 @@ import mmap
 import os
 import pickle
 import tempfile
+import weakref
 from collections.abc import Sequence
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd
@@ -21,7 +22,7 @@ from typing import IO, Any
 
 from torch.utils.data import Dataset
 
-from vlakit.errors import TrainingError
+from vlakit.errors import DatasetError
 
 _ALIGNMENT = 64
 
@@ -48,6 +49,7 @@ class SharedReader(Dataset):
             return type(self), (self.reader,)
         if self._file is None:
             self._file, self._spans = _written(self.reader)
+            weakref.finalize(self, self._file.close)
         return _mapped, (DupFd(self._file.fileno()), self._spans)
 
 
@@ -55,7 +57,7 @@ def _written(reader: Any) -> tuple[IO[bytes], list[tuple[int, int]]]:
     """Return a file in memory, and where in it the object and each of its arrays lie.
 
     Raises:
-        TrainingError: there is no room.
+        DatasetError: there is no room.
     """
     buffers: list[pickle.PickleBuffer] = []
     # As multiprocessing does with whatever it sends; it is read by our own workers only.
@@ -73,7 +75,7 @@ def _written(reader: Any) -> tuple[IO[bytes], list[tuple[int, int]]]:
         file.flush()
     except OSError as error:
         size = sum(len(part) for part in parts)
-        raise TrainingError(
+        raise DatasetError(
             f"the {size / 1e6:.0f} MB that data workers share cannot be kept in memory ({error}). "
             "Make room, use fewer --dataset.episodes, or read in this process: --num_workers=0."
         ) from error
