@@ -50,6 +50,8 @@ OTHER_DEFAULT = {
 
 OURS = {
     "dataset.cache_frames": "small datasets: decode once, keep the frames in memory",
+    "dataset.frame_cache": "decode once, on disk, for all runs",
+    "dataset.frame_cache_dir": "where that disk is",
     "ema.enable": "LeRobot 0.6.2's flag",
     "ema.decay": "LeRobot 0.6.2's flag",
     "env.camera_name": "which camera is rendered",

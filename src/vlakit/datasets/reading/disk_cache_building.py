@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -119,16 +120,16 @@ class _Blocks(Dataset):
     ) -> None:
         self.read_images, self.cameras = read_images, list(cameras)
         self.num_frames, self.kind = num_frames, kind
-        starts = range(0, num_frames, _BLOCK)
-        self.blocks = [(camera, start) for camera in self.cameras for start in starts]
+        self.blocks_per_camera = -(-num_frames // _BLOCK)
 
     def __len__(self) -> int:
-        return len(self.blocks)
+        return len(self.cameras) * self.blocks_per_camera
 
     def __getitem__(self, index: int) -> _Block | DatasetError:
-        camera, start = self.blocks[index]
+        camera, block = divmod(index, self.blocks_per_camera)
+        rows = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, self.num_frames))
         try:
-            return self.encoded(camera, np.arange(start, min(start + _BLOCK, self.num_frames)))
+            return self.encoded(self.cameras[camera], rows)
         except DatasetError as error:
             return error
 
@@ -246,6 +247,7 @@ def _encoded_blocks(source: _Blocks, num_workers: int) -> Iterator[_Block]:
         batch_size=None,
         num_workers=num_workers,
         multiprocessing_context="spawn" if num_workers else None,
+        generator=torch.Generator(),  # a run's random numbers do not depend on a cache being there
     )
     try:
         for block in loader:
