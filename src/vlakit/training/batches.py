@@ -154,7 +154,7 @@ def training_batches(
     device = preprocess.device
     on_device = device is not None and device.type != "cpu"
     process = preprocess.prepare if on_device else preprocess
-    batches = _loaded(
+    batches = loaded_batches(
         reader.preparing(process, changes_images=not on_device),
         NumberedBatches(order, first_step, flags.steps),
         flags,
@@ -169,7 +169,15 @@ def training_batches(
     return _noted(ahead(batches, AHEAD), note)
 
 
-def _loaded(reader: BatchReader, numbered: NumberedBatches, flags: TrainFlags) -> Iterator[Batch]:
+def loaded_batches(
+    reader: BatchReader, numbered: NumberedBatches, flags: TrainFlags
+) -> Iterator[Batch]:
+    """Yield what the reader makes of these batches, in its workers or, without them, here.
+
+    Raises:
+        VlakitError: As the reader raised it.
+        TrainingError: A worker was killed.
+    """
     num_workers = num_reading_workers(flags)
     loader = DataLoader(
         SharedReader(reader) if num_workers else reader,
