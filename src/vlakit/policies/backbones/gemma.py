@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +93,7 @@ class GemmaAttention(nn.Module):
         self.k_proj = nn.Linear(width, kv_width, bias=False)
         self.v_proj = nn.Linear(width, kv_width, bias=False)
         self.o_proj = nn.Linear(q_width, width, bias=False)
-        self.head_dim = sizes.head_dim
+        self.head_dim, self.num_kv_heads = sizes.head_dim, sizes.num_key_value_heads
         self.joined: JoinedMaps | None = None
 
     def join_weights(self) -> None:
@@ -101,14 +102,13 @@ class GemmaAttention(nn.Module):
 
     def forward(self, x: Tensor, shared: Visibility, cache: LayerCache | None = None) -> Tensor:
         """Return (batch, queries, hidden_size) from all tokens, (batch, length, hidden_size)."""
-        angles = (shared.cos, shared.sin)
         if self.joined is not None and cache is not None and cache.uses_joined:
-            q, k, v = self.joined(x)
-            q = shared.asking(q)
+            q, k, v = self._all_at_once(self.joined, x, shared)
         else:
-            q, k, v = self.q_proj(shared.asking(x)), self.k_proj(x), self.v_proj(x)
-        q = self._turned(q, *(shared.asking(part) for part in angles))
-        k, v = self._turned(k, *angles), self._heads(v)
+            angles = (shared.cos, shared.sin)
+            asking = (shared.asking(part) for part in angles)
+            q = self._turned(self.q_proj(shared.asking(x)), *asking)
+            k, v = self._turned(self.k_proj(x), *angles), self._heads(self.v_proj(x))
         if cache is not None:
             k, v = cache.write(k, v)
         parts, start = [], 0
@@ -118,6 +118,17 @@ class GemmaAttention(nn.Module):
             parts.append(attend(asked, seen_k, seen_v, kind="sdpa", mask=span.mask))
             start = span.end
         return self.o_proj(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+
+    def _all_at_once(
+        self, joined: JoinedMaps, x: Tensor, shared: Visibility
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values by one product and one turn."""
+        heads = self._heads(joined(x))
+        num_queries = heads.shape[1] - 2 * self.num_kv_heads
+        turned = rotate(heads[:, : -self.num_kv_heads], shared.cos[:, None], shared.sin[:, None])
+        q, k = turned.split([num_queries, self.num_kv_heads], dim=1)
+        q = self._heads(shared.asking(q.transpose(1, 2).flatten(2)))
+        return q, k, heads[:, -self.num_kv_heads :]
 
     def _heads(self, x: Tensor) -> Tensor:
         """(batch, length, width) -> (batch, heads, length, head_dim)."""
@@ -194,13 +205,18 @@ class GemmaModel(nn.Module):
         cos, sin = (part.to(embeddings.dtype) for part in angles)
         shared = Visibility(cos, sin, tuple(spans))
         caches = [cache and cache.layer(index) for index in range(len(self.layers))]
+        run = partial(
+            run_block,
+            recompute=self.recompute,
+            is_fixed=cache is not None and cache.uses_joined,
+        )
         x = embeddings
         for layer, own in zip(self.layers[:-1], caches, strict=False):
-            x = run_block(layer, x, shared, own, recompute=self.recompute)
+            x = run(layer, x, shared, own)
         if wanted is not None:
             span = Span(wanted.columns.shape[1], spans[-1].keys, wanted.mask)
             shared = dataclasses.replace(shared, spans=(span,), columns=wanted.columns)
-        x = run_block(self.layers[-1], x, shared, caches[-1], recompute=self.recompute)
+        x = run(self.layers[-1], x, shared, caches[-1])
         return self.norm(x)
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,9 +73,10 @@ class KVCache:
         """First slot that the next write of every layer fills."""
         self.slots: Tensor | None = None
         """(batch, positions) slots that it fills instead; queries then see no other limit."""
-        self._uses_joined = uses_joined
+        self.uses_joined = uses_joined
+        """Whether layers may use their joined weights: at fixed shapes, see `recorded`."""
 
     def layer(self, index: int) -> LayerCache:
         """Return the slots of a layer, for its next write."""
         keys, values = self._slots[index]
-        return LayerCache(keys, values, self.start, self.slots, self._uses_joined)
+        return LayerCache(keys, values, self.start, self.slots, self.uses_joined)

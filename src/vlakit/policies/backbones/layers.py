@@ -137,14 +137,13 @@ class JoinedMaps:
 
     def __init__(self, *maps: nn.Linear) -> None:
         """Lay the weights out anew; each parameter becomes a view of a part."""
-        self.sizes = [part.out_features for part in maps]
         self._weight = _laid_out([part.weight for part in maps])
         biases = [part.bias for part in maps if part.bias is not None]
         self._bias = _laid_out(biases) if biases else None
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the output of every map, (..., its size) each, from (..., size)."""
-        return F.linear(x, self._weight, self._bias).split(self.sizes, dim=-1)
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the outputs of all maps side by side, (..., sum of sizes), from (..., size)."""
+        return F.linear(x, self._weight, self._bias)
 
 
 def _laid_out(parameters: Sequence[Tensor]) -> Tensor:
@@ -173,7 +172,7 @@ class GatedMLP(nn.Module):
     def forward(self, x: Tensor, *, uses_joined: bool = False) -> Tensor:
         """Return (..., size) from (..., size)."""
         if uses_joined and self.joined is not None:
-            gate, up = self.joined(x)
+            gate, up = self.joined(x).chunk(2, dim=-1)
         else:
             gate, up = self.gate_proj(x), self.up_proj(x)
         return self.down_proj(self.act(gate) * up)
@@ -219,8 +218,8 @@ none keeps every intermediate result, layer only the inputs of the blocks. selec
 results of matrix products and attention, and repeats what is cheap: norms, activations, rotary.
 """
 
-_IN_TRAINING = "_in_training"
-"""Attribute of a block that holds its compiled form."""
+_IN_TRAINING, _AT_FIXED_SHAPES = "_in_training", "_at_fixed_shapes"
+"""Attributes of a block that hold its compiled forms."""
 _aten = torch.ops.aten
 _PRODUCTS = frozenset(
     {
@@ -235,10 +234,11 @@ _PRODUCTS = frozenset(
 
 
 def compile_block(block: nn.Module, mode: str) -> None:
-    """Compile a transformer's layer with torch.compile at its first use: for training as a whole.
+    """Compile a transformer's layer with torch.compile at its first use.
 
-    Prediction has other lengths at every step and a cache; there the parts without attention are
-    compiled, each by itself. Lengths that change compile nothing anew.
+    As a whole for training, where lengths that change compile nothing anew, and for prediction at
+    fixed shapes. Other prediction has other lengths at every step; there the parts without
+    attention are compiled, each by itself.
 
     Args:
         block: run by `run_block`.
@@ -249,15 +249,28 @@ def compile_block(block: nn.Module, mode: str) -> None:
         # stride (torch 2.13). So attention stays out of the graph, which goes on behind it.
         torch._dynamo.disallow_in_graph(F.scaled_dot_product_attention)
     setattr(block, _IN_TRAINING, torch.compile(block._call_impl, mode=mode, dynamic=True))
+    # Prediction may itself be recorded as a graph, which must not hold another one.
+    inner = {"max-autotune": "max-autotune-no-cudagraphs", "reduce-overhead": "default"}
+    mode = inner.get(mode, mode)
+    setattr(block, _AT_FIXED_SHAPES, torch.compile(block._call_impl, mode=mode, dynamic=False))
     for name, part in block.named_children():
         if "attn" not in name:
             part.compile(mode=mode)
 
 
-def run_block(block: nn.Module, *args: object, recompute: Recompute) -> Tensor:
-    """Call a block; where a gradient is taken, the backward pass repeats what `recompute` says."""
+def run_block(
+    block: nn.Module, *args: object, recompute: Recompute, is_fixed: bool = False
+) -> Tensor:
+    """Call a block; where a gradient is taken, the backward pass repeats what `recompute` says.
+
+    Args:
+        block: the block.
+        *args: its arguments.
+        recompute: see `Recompute`.
+        is_fixed: their shapes are among few, see `recorded`.
+    """
     if not (block.training and torch.is_grad_enabled()):
-        return block(*args)
+        return getattr(block, _AT_FIXED_SHAPES, block)(*args) if is_fixed else block(*args)
     call = getattr(block, _IN_TRAINING, block)
     if recompute == "none":
         return call(*args)

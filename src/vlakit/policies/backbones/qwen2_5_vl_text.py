@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,8 @@ class TextAttention(nn.Module):
         self.k_proj = nn.Linear(width, kv_width)
         self.v_proj = nn.Linear(width, kv_width)
         self.o_proj = nn.Linear(width, width, bias=False)
-        self.head_dim, self.dropout = sizes.head_dim, sizes.attention_dropout
+        self.head_dim, self.num_kv_heads = sizes.head_dim, sizes.num_key_value_heads
+        self.dropout = sizes.attention_dropout
         self.kind: AttentionKind = kind
         self.joined: JoinedMaps | None = None
 
@@ -67,14 +69,13 @@ class TextAttention(nn.Module):
 
     def forward(self, x: Tensor, shared: Visibility, cache: LayerCache | None = None) -> Tensor:
         """Return (batch, queries, hidden_size) from all tokens, (batch, length, hidden_size)."""
-        angles = (shared.cos, shared.sin)
         if self.joined is not None and cache is not None and cache.uses_joined:
-            q, k, v = self.joined(x)
-            q = shared.asking(q)
+            q, k, v = self._all_at_once(self.joined, x, shared)
         else:
-            q, k, v = self.q_proj(shared.asking(x)), self.k_proj(x), self.v_proj(x)
-        q = self._turned(q, *(shared.asking(part) for part in angles))
-        k, v = self._turned(k, *angles), self._heads(v)
+            angles = (shared.cos, shared.sin)
+            asking = (shared.asking(part) for part in angles)
+            q = self._turned(self.q_proj(shared.asking(x)), *asking)
+            k, v = self._turned(self.k_proj(x), *angles), self._heads(self.v_proj(x))
         if cache is not None:
             k, v = cache.write(k, v)
         return self.o_proj(self._attend(q, k, v, shared))
@@ -93,6 +94,17 @@ class TextAttention(nn.Module):
             causal=True,
             dropout=dropout,
         )
+
+    def _all_at_once(
+        self, joined: JoinedMaps, x: Tensor, shared: Visibility
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values by one product and one turn."""
+        heads = self._heads(joined(x))
+        num_queries = heads.shape[1] - 2 * self.num_kv_heads
+        turned = rotate(heads[:, : -self.num_kv_heads], shared.cos[:, None], shared.sin[:, None])
+        q, k = turned.split([num_queries, self.num_kv_heads], dim=1)
+        q = self._heads(shared.asking(q.transpose(1, 2).flatten(2)))
+        return q, k, heads[:, -self.num_kv_heads :]
 
     def _heads(self, x: Tensor) -> Tensor:
         """(batch, length, width) -> (batch, heads, length, head_dim)."""
@@ -183,9 +195,14 @@ class TextModel(nn.Module):
         if segments is not None:
             shared = dataclasses.replace(shared, segments=segments.asking_all())
         caches = [cache and cache.layer(index) for index in range(len(self.layers))]
+        run = partial(
+            run_block,
+            recompute=self.recompute,
+            is_fixed=cache is not None and cache.uses_joined,
+        )
         x = embeddings
         for layer, own in zip(self.layers[:-1], caches, strict=False):
-            x = run_block(layer, x, shared, own, recompute=self.recompute)
+            x = run(layer, x, shared, own)
         if segments is not None:
             shared = dataclasses.replace(shared, segments=segments, wanted=wanted)
         elif wanted is not None and self.kind != "flash_attention_2":  # it takes no mask
@@ -193,7 +210,7 @@ class TextModel(nn.Module):
             everything = torch.ones(x.shape[:2], device=x.device) if is_real is None else is_real
             mask = causal_padding_mask(everything, wanted)
             shared = dataclasses.replace(shared, mask=mask, wanted=wanted)
-        x = run_block(self.layers[-1], x, shared, caches[-1], recompute=self.recompute)
+        x = run(self.layers[-1], x, shared, caches[-1])
         if wanted is not None and shared.wanted is None:
             x = take_columns(x, wanted)
         return self.norm(x)

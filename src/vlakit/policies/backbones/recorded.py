@@ -148,6 +148,8 @@ class Recordings(Generic[StateT]):
     @property
     def pool(self) -> Pool | None:
         """Memory that all recordings share, as no two run at a time; None without a GPU."""
+        if not self._recorded:
+            self._pool = None  # memory that no graph uses is gone
         if self._pool is None and next(self._module.parameters()).is_cuda:
             self._pool = torch.cuda.graph_pool_handle()
         return self._pool
@@ -160,7 +162,6 @@ class Recordings(Generic[StateT]):
         if self._where() == self._addresses:
             return
         self._recorded.clear()
-        self._pool = None
         if self._prepare is not None:
             self._prepare()
         self._addresses = self._where()
