@@ -1,110 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long is one EO-1 training step, compared with LeRobot's?
+"""How long is one EO-1 training step, compared with LeRobot's, and how much memory does it take?
 
 From the raw batch to the new weights: preprocessing, forward, backward, clipping and AdamW, with
-the preset `tiny-qwen2.5-vl`, the same weights, inputs and random draws on both sides. The losses
-and gradient norms of the first steps must agree.
+the same weights, inputs and random draws on both sides. The losses and gradient norms of the first
+steps must agree. On a CPU the sides take turns; on a GPU one runs after the other, since two full
+networks with their optimisers do not fit.
 
-    python benchmarks/eo1_train_step.py [--reference-python PYTHON] [--threads 1] [--profile]
+    python benchmarks/eo1_train_step.py [--shape tiny|middle|full] [--device cpu|cuda]
+        [--dtype float32|bfloat16] [--checkpointing no|yes|both] [--reference-python PYTHON]
 
 Prints one JSON line per size of input, with and without gradient checkpointing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness.reference_process import Reference
-from harness.timing import OURS, REFERENCE, make_parser, report, take_turns, timed
-from harness.workload import Case, write_checkpoint, write_inputs
+from harness import shapes
+from harness.device_rates import matrix_rate
+from harness.policy_flags import CHECKPOINTING, described, make_training_parser, prepare
+from harness.timing import report
+from harness.training import TrainingSession, achieved, compare, print_profile, step_flops
+from harness.workload import CHUNK, Case, write_inputs, write_settings
 
-from vlakit.policies.eo1 import EO1Policy
+from vlakit.policies.eo1 import EO1Config, EO1Policy
 from vlakit.policies.processors import load_processors
-from vlakit.training.optimizer import make_optimizer
-from vlakit.training.optimizer_config import preset_optimizer
-from vlakit.training.step import StepResult, autocast, train_step
 
-CASES = (Case(cameras=1, side=84, batch=64), Case(cameras=3, side=224, batch=8))
-CHECKED_STEPS = 3
-TOLERANCE = 1e-4
+CASES = {
+    shapes.TINY: (Case(cameras=1, side=84, batch=64), Case(cameras=3, side=224, batch=8)),
+    shapes.MIDDLE: (Case(cameras=2, side=256, batch=8),),
+    shapes.FULL: (Case(cameras=2, side=256, batch=8),),
+}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
 """Relative; the third loss follows two updates."""
 
 
-class Session:
-    """Our side: a policy with its preprocessor and optimiser."""
+class Session(TrainingSession):
+    """Our side, with the preprocessing that belongs to the step."""
 
-    def __init__(self, checkpoint: Path, raw: dict[str, Any], *, recompute: bool) -> None:
-        self.raw = raw
-        self.policy = EO1Policy.from_pretrained(checkpoint, gradient_checkpointing=recompute)
-        self.preprocess, _ = load_processors(checkpoint)
-        preset = preset_optimizer(self.policy.config)
-        self.clip = preset.grad_clip_norm
-        self.optimizer = make_optimizer(preset, self.policy.parameters())
-        self.scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
+    def __init__(self, checkpoint: Path, config: EO1Config, raw: dict[str, Any]) -> None:
+        assert config.device is not None
+        policy = EO1Policy(config, device=config.device)
+        preprocess, _ = load_processors(checkpoint)
+        super().__init__(policy, lambda: preprocess(raw), config.device, config.dtype)
+        self.shape = (len(raw["task"]), CHUNK, config.max_action_dim)
 
-    def step(self, seed: int) -> StepResult:
-        torch.manual_seed(seed)
-        self.policy.train()
-        return train_step(
-            self.policy,
-            self.preprocess(self.raw),
-            self.optimizer,
-            self.scheduler,
-            grad_clip_norm=self.clip,
-            precision=autocast(torch.device("cpu"), "float32"),
-        )
+    def step(self, seed: int, noise: torch.Tensor | None = None) -> dict[str, Any]:
+        noise = torch.randn(self.shape, generator=torch.Generator().manual_seed(seed))
+        return super().step(seed, noise)
 
 
-def check_agreement(ours: Session, reference: Reference) -> float:
-    """Return the largest relative difference of losses and norms over the first steps."""
-    worst = 0.0
-    for seed in range(CHECKED_STEPS):
-        mine, theirs = ours.step(seed), reference.call("step", seed=seed)
-        for value, expected in ((mine.loss, theirs["loss"]), (mine.grad_norm, theirs["norm"])):
-            worst = max(worst, abs(float(value) - expected) / expected)
-    assert worst < TOLERANCE, f"the sides differ by {worst}: this compares different work"
-    return worst
-
-
-def measure(case: Case, *, recompute: bool, flags: Any) -> None:
+def measure(case: Case, *, recompute: bool, flags: Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_checkpoint(folder / "checkpoint", case)
-        ours = Session(folder / "checkpoint", write_inputs(folder, case), recompute=recompute)
-        details: dict[str, Any] = {"gradient_checkpointing": recompute}
-        sides = {OURS: timed(lambda: ours.step(9))}
-        if flags.reference_python is None:
-            times = take_turns(sides, repeats=flags.repeats)
-        else:
-            with Reference(flags.reference_python, "eo1.py", folder, flags.threads) as reference:
-                loaded = reference.call("load", gradient_checkpointing=recompute)
-                details |= {
-                    "difference": check_agreement(ours, reference),
-                    "reference_versions": loaded,
-                }
-                sides[REFERENCE] = reference.side("step", seed=9)
-                times = take_turns(sides, repeats=flags.repeats)
-        report(f"eo1 training step, {case.name}", times, **details)
+        settings = {"shape": flags.shape, "device": flags.device, "dtype": flags.dtype}
+        config = write_settings(folder / "checkpoint", case, **settings)
+        raw = write_inputs(folder, case)
+        config = config.override({"gradient_checkpointing": recompute})
+        ours = Session(folder / "checkpoint", config, raw)
+        flops = step_flops(ours.policy, ours.batches())
         if flags.profile:
-            _print_profile(ours)
-
-
-def _print_profile(ours: Session) -> None:
-    with torch.profiler.profile() as profile:
-        ours.step(9)
-    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=30))
+            print_profile(ours)
+            return
+        times, details = compare(
+            ours,
+            flags,
+            "eo1.py",
+            folder,
+            tolerance=TOLERANCE[flags.dtype],
+            gradient_checkpointing=recompute,
+        )
+    details |= achieved(flops, times, matrix_rate(flags.device, getattr(torch, flags.dtype)))
+    details |= described(flags) | {"gradient_checkpointing": recompute}
+    report(f"eo1 training step, {case.name}", times, **details)
 
 
 def main() -> None:
-    parser = make_parser(__doc__, repeats=10)
-    parser.add_argument("--profile", action="store_true", help="print where our side spends time")
-    flags = parser.parse_args()
-    torch.set_num_threads(flags.threads)
-    for case in CASES:
-        for recompute in (False, True):
+    flags = make_training_parser(__doc__, repeats=10).parse_args()
+    prepare(flags)
+    for case in CASES[flags.shape]:
+        if flags.batch is not None:
+            case = dataclasses.replace(case, batch=flags.batch)
+        for recompute in CHECKPOINTING[flags.checkpointing]:
             measure(case, recompute=recompute, flags=flags)
 
 

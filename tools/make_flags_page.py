@@ -50,6 +50,17 @@ OTHER_DEFAULT = {
 
 OURS = {
     "dataset.cache_frames": "small datasets: decode once, keep the frames in memory",
+    "accelerator.mixed_precision": "LeRobot 0.6.2's flag; null is what 0.6.1 does",
+    "fused_optimizer": "LeRobot takes torch's default",
+    "policy.activation_checkpointing": "LeRobot has one kind, gradient_checkpointing",
+    "policy.compile_model": "LeRobot's EO-1 is not compiled",
+    "policy.compile_mode": "LeRobot's EO-1 is not compiled",
+    "profile": "where the time of a step goes",
+    "profile_steps": "where the time of a step goes",
+    "dataset.frame_cache": "decode once, on disk, for all runs",
+    "dataset.frame_cache_dir": "where that disk is",
+    "policy.engine": "LeRobot has one way",
+    "policy.pack_sequences": "LeRobot pads",
     "ema.enable": "LeRobot 0.6.2's flag",
     "ema.decay": "LeRobot 0.6.2's flag",
     "env.camera_name": "which camera is rendered",
@@ -76,6 +87,7 @@ THEIRS = {
 
 
 OURS_IN_PI0_FAST = {
+    "policy.activation_checkpointing": "LeRobot has one kind, gradient_checkpointing",
     "policy.allow_missing_cameras": "LeRobot always does",
     "policy.allow_truncation": "LeRobot always does",
     "policy.decoding": "LeRobot's decoding can fail",

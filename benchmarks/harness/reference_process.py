@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +25,9 @@ SCRIPTS = Path(__file__).parents[1] / "reference"
 class Reference:
     """One running script of `reference/`; use it as a context manager."""
 
-    def __init__(self, python: str, script: str, folder: Path, threads: int) -> None:
+    def __init__(
+        self, python: str, script: str, folder: Path, threads: int, path: str | None = None
+    ) -> None:
         """Start the process.
 
         Args:
@@ -32,6 +35,7 @@ class Reference:
             script: file name in `reference/`.
             folder: the inputs our side wrote, the script's only argument.
             threads: of torch.
+            path: its PYTHONPATH, where LeRobot lies in a folder of its own.
         """
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
         self._process = subprocess.Popen(
@@ -39,9 +43,14 @@ class Reference:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment(threads),
+            env=environment(threads, path),
             text=True,
         )
+
+    @classmethod
+    def from_flags(cls, flags: Namespace, script: str, folder: Path) -> Self:
+        """Start the process that the flags of `make_parser` ask for."""
+        return cls(flags.reference_python, script, folder, flags.threads, path=flags.reference_path)
 
     def call(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Have the script run one of its functions; returns what that returned."""
@@ -72,10 +81,12 @@ class Reference:
         self._log.close()
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(threads: int, path: str | None = None) -> dict[str, str]:
     """Return the environment of a measured process: offline, quiet, with so many threads."""
     # Our own sources on PYTHONPATH must not reach the reference.
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if path is not None:
+        kept["PYTHONPATH"] = path
     return kept | {
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",

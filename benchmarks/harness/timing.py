@@ -42,6 +42,11 @@ def make_parser(
             default=None,
             help="a Python that has LeRobot 0.6.1; without it only our side is measured",
         )
+        parser.add_argument(
+            "--reference-path",
+            default=None,
+            help="PYTHONPATH of that Python, where LeRobot lies in a folder beside it",
+        )
     return parser
 
 
@@ -82,6 +87,8 @@ def report(case: str, times: Mapping[str, list[float]], **details: Any) -> None:
     if OURS in times and REFERENCE in times:
         # How many times faster we are: above 1 is good for us.
         line["ratio"] = round(line[f"{REFERENCE}_ms"] / line[f"{OURS}_ms"], 2)
+        # The share of its time that we take, as targets are written: below 1 is good for us.
+        line["ours_over_reference"] = round(line[f"{OURS}_ms"] / line[f"{REFERENCE}_ms"], 3)
     elif OURS in times:
         line["reference"] = "not measured: give --reference-python"
     repeats = len(next(iter(times.values())))
@@ -92,6 +99,7 @@ def circumstances() -> dict[str, Any]:
     """Return where this process runs."""
     return {
         "device": _cpu_name(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

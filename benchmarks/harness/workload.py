@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the EO-1 benchmarks run on: checkpoints and inputs that both sides read from one folder."""
+"""What the EO-1 benchmarks run on: settings and inputs that both sides read from one folder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from harness import shapes
 from safetensors.torch import save_file
 
 from vlakit.features import FeatureType, PolicyFeature
 from vlakit.hub import resolve
-from vlakit.policies.eo1 import EO1Config, EO1Policy
+from vlakit.policies.eo1 import EO1Config
 from vlakit.policies.eo1.processor import make_processors
 
-PRESET = "tiny-qwen2.5-vl"
+PRESET = shapes.QWEN_PRESET
 STATE, ACTION, CHUNK = "observation.state", "action", 8
 STATE_DIM, ACTION_DIM = 8, 4
 TASKS = ("open the drawer", "close the drawer", "push the green button twice")
@@ -28,7 +29,7 @@ class Case:
 
     cameras: int
     side: int
-    """Height and width of every camera in pixels, a multiple of 28: nothing is resized."""
+    """Height and width of every camera in pixels; a multiple of 28 is not resized."""
     batch: int
 
     @property
@@ -41,9 +42,12 @@ class Case:
         return [f"observation.images.cam{number}" for number in range(self.cameras)]
 
 
-def write_checkpoint(folder: Path, case: Case) -> None:
-    """Write the preset with random weights, in LeRobot's layout, and its processors."""
-    torch.manual_seed(0)
+def write_settings(folder: Path, case: Case, *, shape: str, device: str, dtype: str) -> EO1Config:
+    """Write settings and processors in LeRobot's layout, without weights, and return them.
+
+    Both sides build the network of these settings and fill it with `named_weights`.
+    """
+    folder.mkdir(parents=True)
     features = {
         name: PolicyFeature(FeatureType.VISUAL, (3, case.side, case.side))
         for name in case.camera_keys
@@ -51,22 +55,24 @@ def write_checkpoint(folder: Path, case: Case) -> None:
     config = EO1Config(
         # The folder rather than the preset's name, which the reference does not know.
         vlm_base=str(resolve(PRESET)),
-        device="cpu",
-        dtype="float32",
+        vlm_config=shapes.qwen_config(shape, dtype),
+        device=device,
+        dtype=dtype,
         input_features=features | {STATE: PolicyFeature(FeatureType.STATE, (STATE_DIM,))},
         output_features={ACTION: PolicyFeature(FeatureType.ACTION, (ACTION_DIM,))},
         chunk_size=CHUNK,
         n_action_steps=CHUNK,
         image_min_pixels=84 * 84,
-        image_max_pixels=224 * 224,
+        image_max_pixels=256 * 256,
     )
-    EO1Policy(config).save_pretrained(folder)
+    config.save(folder)
     stats = {
         STATE: {"mean": [0.1] * STATE_DIM, "std": [0.9] * STATE_DIM},
         ACTION: {"mean": [0.0] * ACTION_DIM, "std": [1.1] * ACTION_DIM},
     }
     for pipeline in make_processors(config, stats):
         pipeline.save(folder)
+    return config
 
 
 def write_inputs(folder: Path, case: Case) -> dict[str, Any]:

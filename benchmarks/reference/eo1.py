@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeRobot's EO-1 on the checkpoint and the inputs in a folder; see `serve.py`."""
+"""LeRobot's EO-1 on the settings and the inputs in a folder; see `serve.py`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import torch
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.policies.eo1.modeling_eo1 import EO1Policy
 from lerobot.policies.factory import make_pre_post_processors
+from measure import DeviceStopwatch, PeakMemory, optimizer_mb, set_precision, used_mb
+from named_weights import fill_by_name
 from safetensors.torch import load_file
-from serve import Stopwatch, serve, versions
+from serve import serve, versions
 
 
 class Session:
@@ -29,32 +31,48 @@ class Session:
         config = PreTrainedConfig.from_pretrained(checkpoint)
         config.pretrained_path = checkpoint  # as its command line does; else it wants `vlm_base`
         config.gradient_checkpointing = gradient_checkpointing
-        self.policy = EO1Policy.from_pretrained(checkpoint, config=config)
+        self.device, self.dtype = config.device, config.dtype
+        set_precision(self.device)
+        watch = DeviceStopwatch(self.device)
+        with torch.device(self.device):  # else it draws its weights on the CPU first
+            self.policy = EO1Policy(config)
+        filled = fill_by_name(self.policy)
+        self.policy.model.sample_noise = self.sample_noise
         self.preprocess, self.postprocess = make_pre_post_processors(
             config, pretrained_path=str(checkpoint)
         )
         preset = config.get_optimizer_preset()
         self.clip = preset.grad_clip_norm
         self.optimizer = preset.build(self.policy.parameters())
-        return {"threads": torch.get_num_threads()} | versions("lerobot", "torch", "transformers")
+        self.weights_mb = used_mb(self.device)
+        found = versions("lerobot", "torch", "transformers")
+        return {"build_ms": watch.ms, "threads": torch.get_num_threads()} | filled | found
+
+    def sample_noise(self, shape: Any, device: Any) -> torch.Tensor:
+        """Stand in for the policy's own draw, which differs from one kind of device to another."""
+        return torch.randn(tuple(shape), generator=self.noise).to(device)
 
     def step(self, seed: int) -> dict[str, Any]:
         """One training step as in lerobot_train.py, from the raw batch to the new weights."""
-        torch.manual_seed(seed)
-        watch = Stopwatch()
+        self._seed(seed)
+        peak, watch = PeakMemory(self.device), DeviceStopwatch(self.device)
         self.policy.train()
         batch = self.preprocess(_as_float(self.raw))
-        loss, _ = self.policy.forward(batch)
+        enabled = self.dtype == "bfloat16"
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=enabled):
+            loss, _ = self.policy.forward(batch)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return {"ms": watch.ms, "loss": loss.item(), "norm": norm.item()}
+        answer = {"ms": watch.ms, "loss": loss.item(), "norm": norm.item()}
+        memory = {"peak_mb": peak.mb, "weights_mb": self.weights_mb}
+        return answer | memory | {"optimizer_mb": optimizer_mb(self.optimizer)}
 
     def chunk(self, seed: int, rows: int, with_values: bool = False) -> dict[str, Any]:
         """One action chunk, from the raw observation to the robot's units."""
-        torch.manual_seed(seed)
-        watch = Stopwatch()
+        self._seed(seed)
+        watch = DeviceStopwatch(self.device)
         observation = {
             name: value[:rows] for name, value in self.raw.items() if not name.startswith("action")
         }
@@ -63,6 +81,10 @@ class Session:
         )
         answer: dict[str, Any] = {"ms": watch.ms}
         return answer | ({"chunk": chunk.tolist()} if with_values else {})
+
+    def _seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.noise = torch.Generator().manual_seed(seed)
 
 
 def _as_float(raw: dict[str, Any]) -> dict[str, Any]:

@@ -151,6 +151,41 @@ def test_bfloat16_trains_with_mixed_precision(tmp_path: Path) -> None:
     assert kinds == {torch.bfloat16, torch.float32}
 
 
+def test_mixed_precision_leaves_weights_and_moments_in_float32(tmp_path: Path) -> None:
+    arguments = ["--steps=2", "--policy.dtype=float32", "--accelerator.mixed_precision=bf16"]
+    assert train(tmp_path / "run", *arguments) == 0
+    assert train(tmp_path / "plain", "--steps=2", "--policy.dtype=float32") == 0
+    mixed, plain = numbers(tmp_path / "run"), numbers(tmp_path / "plain")
+    assert mixed != plain
+    assert [line[1] for line in mixed] == pytest.approx([line[1] for line in plain], rel=0.02)
+    checkpoint = tmp_path / "run/checkpoints/last"
+    for file in (
+        "pretrained_model/model.safetensors",
+        "training_state/optimizer_state.safetensors",
+    ):
+        assert {value.dtype for value in load_file(checkpoint / file).values()} == {torch.float32}
+    own = json.loads((checkpoint / "pretrained_model/vlakit_config.json").read_text())
+    assert own["accelerator"] == {"mixed_precision": "bf16"}
+
+
+def test_a_profiled_run_says_where_its_time_goes_and_is_the_same_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--steps=4", "--profile", "--profile_steps=1", "--save_checkpoint=false"]
+    assert train(tmp_path / "run", *arguments) == 0
+    assert numbers(tmp_path / "run") == numbers(run)
+    content = json.loads((tmp_path / "run" / "profile.json").read_text(encoding="utf-8"))
+    phases = content["phases"]
+    assert set(phases) == {"data_wait", "transfer", "forward", "backward", "optimizer", "other"}
+    assert min(phases[name]["ms"] for name in ("forward", "backward", "optimizer")) > 0
+    assert content["steps"] == 1
+    assert min(content["samples_per_s"], content["tokens_per_s"], content["mfu"]) > 0
+    text = capsys.readouterr().err
+    assert "waiting for data" in text
+    assert "MFU" in text
+    assert text.index("MFU") > text.index("step       3")
+
+
 def test_frames_in_memory_give_the_same_run(run: Path, tmp_path: Path) -> None:
     arguments = ["--steps=4", "--dataset.cache_frames=true", "--save_checkpoint=false"]
     assert train(tmp_path / "cached", *arguments) == 0
@@ -172,6 +207,39 @@ def test_packed_sequences_give_the_losses_of_the_unpacked_run(tmp_path: Path) ->
     for ours, expected in zip(packed, plain, strict=True):
         assert ours == pytest.approx(expected, rel=1e-5)
     assert packed != plain  # other shapes of matrices: the flag has arrived
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on machines with few cores
+def test_workers_and_a_frame_cache_give_the_same_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = [f"--dataset.frame_cache_dir={tmp_path / 'cache'}", "--dataset.frame_cache=raw"]
+    arguments = ["--steps=4", "--save_checkpoint=false", *cache]
+    assert train(tmp_path / "first", *arguments, "--num_workers=2") == 0
+    assert numbers(tmp_path / "first") == numbers(run)
+    text = capsys.readouterr().err
+    assert "frames come from" in text
+    assert "MB resident, data workers" in text
+    entry = log_of(tmp_path / "first")[-1]
+    assert 0 < entry["workers_own_memory_mb"] < entry["workers_memory_mb"]
+    assert entry["memory_mb"] > 0
+
+
+def test_jpeg_frames_train_and_say_how_far_off_they_are(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = [f"--dataset.frame_cache_dir={tmp_path / 'cache'}", "--dataset.frame_cache=jpeg"]
+    assert train(tmp_path / "out", "--steps=4", "--save_freq=0", *cache) == 0
+    assert "JPEG of quality 95: mean error" in capsys.readouterr().err
+    ours, theirs = numbers(tmp_path / "out"), numbers(run)
+    assert ours != theirs
+    for (_, loss, *_), (_, expected, *_) in zip(ours, theirs, strict=True):
+        assert loss == pytest.approx(expected, rel=0.05)
+    folder = tmp_path / "out/checkpoints/last/pretrained_model"
+    own = json.loads((folder / "vlakit_config.json").read_text(encoding="utf-8"))
+    assert own["dataset"]["frame_cache"] == "jpeg"
+    lerobot_s = json.loads((folder / "train_config.json").read_text(encoding="utf-8"))
+    assert "frame_cache" not in lerobot_s["dataset"]
 
 
 def test_a_schedule_that_ends_early_is_said_before_the_first_step(

@@ -21,6 +21,8 @@ OPTIMIZER_GROUPS = "optimizer_param_groups.json"
 SCHEDULER_STATE = "scheduler_state.json"
 RNG_STATE = "rng_state.safetensors"
 TRAINING_STEP = "training_step.json"
+_HOW = ("fused", "foreach")
+"""Settings of how an update is computed: this run's count, whatever device the file comes from."""
 _MISSING = (
     ": the checkpoint cannot be resumed. Give one with a training_state folder, or start from its "
     "weights with --policy.path=<pretrained_model>."
@@ -73,7 +75,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> int:
     """Give the optimiser its saved moments and settings.
 
     Settings that this torch has and the file lacks keep their present value, so that another torch
-    version can resume.
+    version can resume. So does the choice of kernel, which may differ from device to device.
 
     Returns:
         How many parameters the file has nothing for, such as those that never got a gradient.
@@ -87,7 +89,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> int:
     _check_groups(folder / OPTIMIZER_GROUPS, groups, present)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state = _moments(folder / OPTIMIZER_STATE, tensors, parameters)
-    merged = [now | {k: _like(now[k], v) for k, v in saved.items() if k in now}
+    merged = [now | {k: _like(now[k], v) for k, v in saved.items() if k in now and k not in _HOW}
               for now, saved in zip(present, groups, strict=True)]  # fmt: skip
     optimizer.load_state_dict({"state": state, "param_groups": merged})
     return len(parameters) - len(state)

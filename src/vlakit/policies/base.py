@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,27 @@ class Policy(nn.Module, Generic[ConfigT]):
         """Tensor names that are not stored -> names of the tensors they share."""
         return {}
 
+    @property
+    def has_fixed_shapes(self) -> bool:
+        """Whether chunks are computed at fixed shapes, see the setting `engine`."""
+        wanted = self.config.engine
+        return wanted == "static" or (wanted == "auto" and self.device.type == "cuda")
+
+    def warm_up(self, batch: Mapping[str, Any]) -> float:
+        """Predict once, so that later calls of this size find all recorded and compiled.
+
+        Args:
+            batch: as for `predict_action_chunk`.
+
+        Returns:
+            Seconds that it took.
+        """
+        started = time.perf_counter()
+        self.try_action_chunk(batch)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - started
+
     @classmethod
     @abstractmethod
     def from_pretrained(
@@ -86,8 +108,12 @@ class Policy(nn.Module, Generic[ConfigT]):
     @abstractmethod
     def forward(
         self, batch: Mapping[str, Any], noise: Tensor | None = None, time: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss, a scalar, and numbers for the log."""
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Return the loss, a scalar, and numbers for the log; see `for_the_log`."""
+
+    @abstractmethod
+    def num_tokens(self, batch: Mapping[str, Any]) -> int:
+        """Return how many tokens, without padding, the language model reads of a batch."""
 
     @abstractmethod
     def predict_action_chunk(self, batch: Mapping[str, Any], noise: Tensor | None = None) -> Tensor:
@@ -137,6 +163,11 @@ class Policy(nn.Module, Generic[ConfigT]):
         self.config.save(folder)
         save_state(self, folder, tied=self.tied_weights)
         save_companions(self.config, self.origin, folder)
+
+
+def for_the_log(value: Tensor) -> Any:
+    """Return a scalar as a float; on a GPU as a tensor there, since reading it would wait."""
+    return value.item() if value.device.type == "cpu" else value.detach()
 
 
 def resolve_device(

@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import draccus
 
@@ -36,8 +36,10 @@ class PolicyConfig(draccus.ChoiceRegistry):
     Every policy also declares `normalization_mapping`, at the place where LeRobot's file has it.
     """
 
-    own_fields: ClassVar[frozenset[str]] = frozenset()
+    own_fields: ClassVar[frozenset[str]] = frozenset({"engine"})
     """Fields that LeRobot lacks; the file holds them only where they are not the default."""
+    run_fields: ClassVar[frozenset[str]] = frozenset({"engine"})
+    """Those of them that say how a run computes and not what: the file never holds them."""
 
     n_obs_steps: int = 1
     """Observations per call. The policies of this package look at the current one only."""
@@ -65,6 +67,9 @@ class PolicyConfig(draccus.ChoiceRegistry):
     """Checkpoint that the weights come from: a folder or a hub id."""
     pretrained_revision: str | None = None
     """Revision of that hub repository."""
+    engine: Literal["auto", "static", "plain"] = "auto"
+    """How chunks are computed: `static` at few fixed shapes, on a GPU replayed as CUDA graphs;
+    `plain` at the shapes that come; auto is static on a GPU and plain elsewhere."""
 
     @property
     def type(self) -> str:
@@ -103,9 +108,18 @@ class PolicyConfig(draccus.ChoiceRegistry):
         """
         entries = encode(self)
         for name in self.own_fields:
-            if entries[name] == encode(field_default(type(self), name)):
+            if name in self.run_fields or entries[name] == encode(field_default(type(self), name)):
                 del entries[name]
         return entries
+
+    def run_settings(self) -> dict[str, Any]:
+        """Return the `run_fields` that are not at their default."""
+        entries = encode(self)
+        return {
+            name: entries[name]
+            for name in sorted(self.run_fields)
+            if entries[name] != encode(field_default(type(self), name))
+        }
 
     @classmethod
     def from_json(

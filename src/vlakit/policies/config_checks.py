@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from vlakit.errors import ConfigError, did_you_mean
 from vlakit.features import FeatureType, PolicyFeature
@@ -15,6 +15,27 @@ def expect(condition: bool, config: Any, name: str, expected: str) -> None:
         raise ConfigError(
             f"--policy.{name}={getattr(config, name)}; expected {expected}. Correct the value."
         )
+
+
+def resolve_recompute(config: Any) -> Literal["none", "layer", "selective"]:
+    """Return what the backward pass computes anew, from the flag of LeRobot and ours together.
+
+    Raises:
+        ConfigError: they contradict one another, or torch.compile makes the choice itself.
+    """
+    chosen = config.activation_checkpointing
+    if config.gradient_checkpointing and chosen in ("none", "selective"):
+        raise ConfigError(
+            f"--policy.gradient_checkpointing=true means --policy.activation_checkpointing=layer, "
+            f"but it is {chosen}. Give --policy.gradient_checkpointing=false with it."
+        )
+    if chosen == "selective" and config.compile_model:
+        raise ConfigError(
+            "--policy.activation_checkpointing=selective with --policy.compile_model=true: the "
+            "compiler chooses itself which results of a layer it keeps. Give "
+            "--policy.activation_checkpointing=none or layer."
+        )
+    return chosen or ("layer" if config.gradient_checkpointing else "none")
 
 
 def check_chunk(config: Any) -> None:

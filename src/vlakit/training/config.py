@@ -77,6 +77,16 @@ class EmaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AcceleratorConfig:
+    """How the steps are computed: the part of LeRobot 0.6.2's group that is built."""
+
+    mixed_precision: Literal["no", "bf16"] | None = None
+    """bf16 computes products in bfloat16, also over float32 weights (--policy.dtype=float32), whose
+    updates then stay float32; no takes the weights' own type; null is bf16 with
+    --policy.dtype=bfloat16 and no without, as in LeRobot 0.6.1."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainFlags:
     """Everything `vlakit train` takes."""
 
@@ -136,6 +146,14 @@ class TrainFlags:
     """Dataset's names to the policy's, as {"observation.image": "observation.images.top"}."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """Moving average of the weights (LeRobot 0.6.2's flags)."""
+    accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig)
+    """How the steps are computed (LeRobot 0.6.2's flags)."""
+    fused_optimizer: bool | None = None
+    """Update the weights by one kernel; null does so on CUDA."""
+    profile: bool = False
+    """Say where the time of the first steps goes, on the screen and in profile.json."""
+    profile_steps: int = 10
+    """Steps that --profile looks at, after three that warm up."""
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -151,7 +169,7 @@ class TrainFlags:
         if self.policy.use_amp:
             raise ConfigError(
                 "--policy.use_amp=true would be ignored in training: leave it out, and give "
-                "--policy.dtype=bfloat16 for mixed precision."
+                "--accelerator.mixed_precision=bf16."
             )
         if self.policy.push_to_hub and (self.policy.tags or self.policy.license):
             raise ConfigError(
@@ -175,7 +193,13 @@ class TrainFlags:
             )
 
     def _check_counts(self) -> None:
-        least = {"steps": 1, "batch_size": 1, "num_workers": 0, "prefetch_factor": 1}
+        least = {
+            "steps": 1,
+            "batch_size": 1,
+            "num_workers": 0,
+            "prefetch_factor": 1,
+            "profile_steps": 1,
+        }
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(f"--{name}={getattr(self, name)} must be {minimum} or more.")
@@ -202,6 +226,8 @@ def split_by_reader(flags: TrainFlags) -> tuple[dict[str, Any], dict[str, Any]]:
     if flags.policy is not None:
         shared["policy"] = flags.policy.to_json()
     own: dict[str, Any] = {}
+    if run_fields := flags.policy.run_settings() if flags.policy is not None else {}:
+        own["policy"] = run_fields
     for name in OWN_KEYS:
         _move(shared, own, list(name.split(".")))
     if shared["env"] is not None:

@@ -8,7 +8,16 @@ from typing import Any
 
 from vlakit.errors import ConfigError, did_you_mean
 
-OWN_KEYS = ("ema", "dataset.cache_frames")
+OWN_KEYS = (
+    "ema",
+    "accelerator",
+    "fused_optimizer",
+    "profile",
+    "profile_steps",
+    "dataset.cache_frames",
+    "dataset.frame_cache",
+    "dataset.frame_cache_dir",
+)
 """Flags of ours that LeRobot 0.6.1 lacks: kept out of `train_config.json`."""
 
 SHARED_ENV_KEYS = ("type", "task", "fps")
@@ -49,35 +58,39 @@ NOT_BUILT: dict[str, Any] = {
         "context_parallel": {"ring_degree": 1, "ulysses_degree": 1},
         "cfg_parallel": 1,
     },
-    "accelerator": {
-        "mixed_precision": "no",
-        "gradient_accumulation": {"steps": 1},
-        "grad_scaler": {
-            "init_scale": 65536.0,
-            "growth_factor": 2.0,
-            "backoff_factor": 0.5,
-            "growth_interval": 2000,
-        },
-        "fsdp": {
-            "reshard_after_forward": True,
-            "wrap_modules": None,
-            "min_num_params": None,
-            "cpu_offload": False,
-            "ignored_modules": None,
-        },
-        "ddp": {
-            "find_unused_parameters": True,
-            "gradient_as_bucket_view": False,
-            "static_graph": False,
-        },
-        "compile": {"enabled": False, "backend": "inductor", "mode": None, "regional": True},
-        "activation_checkpointing": {"mode": "NONE"},
+    "accelerator.gradient_accumulation": {"steps": 1},
+    "accelerator.grad_scaler": {
+        "init_scale": 65536.0,
+        "growth_factor": 2.0,
+        "backoff_factor": 0.5,
+        "growth_interval": 2000,
     },
+    "accelerator.fsdp": {
+        "reshard_after_forward": True,
+        "wrap_modules": None,
+        "min_num_params": None,
+        "cpu_offload": False,
+        "ignored_modules": None,
+    },
+    "accelerator.ddp": {
+        "find_unused_parameters": True,
+        "gradient_as_bucket_view": False,
+        "static_graph": False,
+    },
+    "accelerator.compile": {
+        "enabled": False,
+        "backend": "inductor",
+        "mode": None,
+        "regional": True,
+    },
+    "accelerator.activation_checkpointing": {"mode": "NONE"},
 }
 """LeRobot's flags (0.6.1 and 0.6.2) that vlakit train has not built: only these values pass."""
 
 INSTEAD = {
-    "accelerator.mixed_precision": " Use --policy.dtype=bfloat16.",
+    "accelerator.compile.enabled": " Use --policy.compile_model=true.",
+    "accelerator.compile.mode": " Use --policy.compile_mode.",
+    "accelerator.activation_checkpointing.mode": " Use --policy.activation_checkpointing=layer.",
     "dataset.exclude_episodes": " List the others in --dataset.episodes.",
 }
 
@@ -100,7 +113,8 @@ def take_out_not_built(raw: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: One of them has another value: it would be ignored.
     """
-    remaining = {key: dict(value) if key == "dataset" and isinstance(value, Mapping) else value
+    groups = {name.rpartition(".")[0] for name in NOT_BUILT}
+    remaining = {key: dict(value) if key in groups and isinstance(value, Mapping) else value
                  for key, value in raw.items()}  # fmt: skip
     for name, default in NOT_BUILT.items():
         group, _, key = name.rpartition(".")

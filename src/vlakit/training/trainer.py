@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +40,11 @@ from vlakit.progress import progress_bar
 from vlakit.training.batches import BatchReader, evaluation_batches, training_batches
 from vlakit.training.config import TrainFlags, split_by_reader
 from vlakit.training.ema import MovingAverage
-from vlakit.training.metrics import (
-    LOG_FILE,
-    Averages,
-    LogFile,
-    WandB,
-    log_line,
-)
+from vlakit.training.memory import resident_memory
+from vlakit.training.metrics import LOG_FILE, Averages, LogFile, WandB, log_line
 from vlakit.training.optimizer import make_optimizer
+from vlakit.training.profile import StepProfiler, Timer, untimed
+from vlakit.training.profile_report import PROFILE_FILE
 from vlakit.training.schedule import make_scheduler, schedule_multiplier
 from vlakit.training.setup import TrainingData
 from vlakit.training.step import StepResult, autocast, train_step
@@ -93,9 +89,12 @@ class Trainer:
         self.rollouts = rollouts
         self.console = console or Console(stderr=True)
         self.device = torch.device(flags.policy.device or "cpu")
-        self.optimizer = make_optimizer(flags.optimizer, policy.parameters())
+        self.optimizer = make_optimizer(
+            flags.optimizer, policy.parameters(), fused=flags.fused_optimizer
+        )
         self.scheduler = make_scheduler(self.optimizer, flags.scheduler, flags.steps)
         self.ema = MovingAverage(policy, flags.ema.decay) if flags.ema.enable else None
+        self.profiler: StepProfiler | None = None
         self.done = 0
         self.saved_batch_size = flags.batch_size
         self.last_checkpoint: Path | None = None
@@ -113,6 +112,13 @@ class Trainer:
             )
         self.averages = Averages(min(flags.batch_size, num_frames), num_frames)
         self.policy.train()
+        if flags.profile:
+            self.profiler = StepProfiler(
+                self.policy,
+                self.preprocess,
+                num_steps=flags.profile_steps,
+                precision=self._precision,
+            )
         with progress_bar(
             self.console, "{task.fields[status]}", only_on_terminal=True
         ) as self.progress:
@@ -122,7 +128,7 @@ class Trainer:
             batches, waiting_since = self.batches(), time.perf_counter()
             for batch in batches:
                 data_s = time.perf_counter() - waiting_since
-                result = self.step(batch)
+                result = self._profiled_step(batch, data_s) if self.profiler else self.step(batch)
                 self._check_known_numbers(result)
                 self.log(result, data_s)
                 with self._paused():
@@ -141,6 +147,7 @@ class Trainer:
             flags,
             first_step=self.done,
             preprocess=self.preprocess,
+            note=self._note,
         )
 
     def _position(self) -> int:
@@ -152,7 +159,7 @@ class Trainer:
         epoch, step = divmod(self.done, -(-num_frames // saved))
         return epoch * -(-num_frames // present) + step * saved // present
 
-    def step(self, batch: dict[str, Any]) -> StepResult:
+    def step(self, batch: dict[str, Any], *, timer: Timer = untimed) -> StepResult:
         """Update the weights (and their average) with one batch."""
         assert self.flags.optimizer is not None
         result = train_step(
@@ -161,12 +168,37 @@ class Trainer:
             self.optimizer,
             self.scheduler,
             grad_clip_norm=self.flags.optimizer.grad_clip_norm,
-            precision=autocast(self.device, getattr(self.flags.policy, "dtype", "auto")),
+            precision=self._precision(),
+            timer=timer,
         )
         self.done += 1
-        if self.ema is not None:
-            self.ema.update(self.policy)
+        with timer("other"):
+            if self.ema is not None:
+                self.ema.update(self.policy)
         return result
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        flags = self.flags
+        dtype = getattr(flags.policy, "dtype", "auto")
+        return autocast(self.device, dtype, flags.accelerator.mixed_precision)
+
+    def _profiled_step(self, batch: dict[str, Any], data_s: float) -> StepResult:
+        assert self.profiler is not None
+        with self._paused():
+            self.profiler.before_step(batch, data_s)
+        result = self.step(batch, timer=self.profiler.phase)
+        if self.profiler.after_step() or self.done == self.flags.steps:
+            with self._paused():
+                self._report_profile()
+        return result
+
+    def _report_profile(self) -> None:
+        """Write and print what was profiled; the steps that follow are not."""
+        assert self.profiler is not None
+        report = self.profiler.finish()
+        self.profiler = None
+        write_json(self.output_dir / PROFILE_FILE, report.to_json())
+        self.console.print(report.table())
 
     def log(self, result: StepResult, data_s: float) -> None:
         """Take one step's numbers in; writes a line every `log_freq` steps."""
@@ -175,7 +207,7 @@ class Trainer:
         if not is_due:
             self.progress.update(self.bar, completed=self.done)
             return
-        entry = self.averages.flush(self.done)
+        entry = self.averages.flush(self.done) | resident_memory()
         self._write(entry)
         status = f"loss {entry['loss']:.4f}  {entry['samples_per_s']:.1f} samples/s"
         self.progress.update(self.bar, completed=self.done, status=status)
@@ -246,8 +278,8 @@ class Trainer:
             self._write({"step": self.done, "rollouts": self._roll_out(self.rollouts)})
 
     def _check_known_numbers(self, result: StepResult) -> None:
-        """Look at the numbers of a step that are there without waiting for a device."""
-        if self.device.type == "cpu" or not math.isfinite(result.metrics.get("loss", 0.0)):
+        """Look at a step's numbers where that waits for no device."""
+        if self.device.type == "cpu":
             self._check_finite(result)
 
     def _check_finite(self, result: StepResult) -> None:
@@ -265,14 +297,13 @@ class Trainer:
         """Return the mean loss over the held-out frames, with the same noise every time."""
         assert self.data.held_out is not None
         flags, total, count = self.flags, 0.0, 0
-        precision = autocast(self.device, getattr(flags.policy, "dtype", "auto"))
         with kept_random_state(), self._evaluating():
             torch.manual_seed(flags.seed or 0)
             for raw in evaluation_batches(
                 self.data.held_out, flags.batch_size, flags.max_eval_samples
             ):
                 size = len(raw["task"])
-                with precision:
+                with self._precision():
                     loss, _ = self.policy.forward(self.preprocess(raw))
                 total, count = total + float(loss) * size, count + size
         return total / count

@@ -14,6 +14,7 @@ from tests.fixtures_root import cases
 from tests.parity.eo1.recorded import RecordedCase, relative
 from vlakit.policies.backbones.layers import take_columns
 from vlakit.policies.eo1 import EO1Policy
+from vlakit.policies.eo1.sampling import Sampler
 
 
 @pytest.fixture(params=cases("eo1"))
@@ -70,16 +71,17 @@ def test_towers_equal_lerobot(case: RecordedCase, stage: str) -> None:
     assert relative(own[is_real], hidden[is_real]) <= tolerance
 
 
-def test_chunks_equal_lerobot_for_every_number_of_steps(case: RecordedCase) -> None:
+@pytest.mark.parametrize("engine", ["plain", "static"])
+def test_chunks_equal_lerobot_for_every_number_of_steps(case: RecordedCase, engine: str) -> None:
     expected = case.tensors("infer_expected")
     tolerance = case.tolerance(float32=1e-5, bfloat16=2e-2)
     for steps in case.note["infer"]["denoise_steps"]:
-        policy = case.policy(num_denoise_steps=steps)
+        policy = case.policy(num_denoise_steps=steps, engine=engine)
         batch = case.batch("infer")
         chunk = policy.predict_action_chunk(batch, noise=case.noise["infer_noise"])
         assert chunk.dtype == torch.float32
         assert relative(chunk, expected[f"chunk_steps{steps}"]) <= tolerance
-        padded = policy.model.sample_actions(
+        padded = Sampler(policy.model).sample(
             policy._inputs(batch), case.noise["infer_noise"], num_steps=steps
         )
         assert relative(padded, expected[f"chunk_steps{steps}_full_padded"]) <= tolerance
@@ -105,7 +107,7 @@ def test_cached_denoising_equals_full_forward_passes(case: RecordedCase) -> None
         return model.velocity(inputs, x_t, time, columns, inputs.attention_mask)
 
     x_t, steps = case.noise["infer_noise"], 3
-    cached = model.sample_actions(inputs, x_t, steps)
+    cached = Sampler(model).sample(inputs, x_t, steps)
     with torch.no_grad():
         for step in range(steps):
             x_t = x_t - velocity(x_t, torch.full(x_t.shape[:1], 1 - step / steps)) / steps

@@ -105,11 +105,16 @@ def test_a_random_network_fails_by_name_and_constrained_decoding_does_not(name: 
     assert postprocess(chunk).isfinite().all()
 
 
-@pytest.mark.parametrize("decoding", ["constrained", "reference"])
+@pytest.mark.parametrize(
+    ("decoding", "engine"),
+    [("constrained", "plain"), ("constrained", "static"), ("reference", "plain")],
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_overfitted_policy_gives_lerobots_tokens_and_actions(dtype: str, decoding: str) -> None:
+def test_an_overfitted_policy_gives_lerobots_tokens_and_actions(
+    dtype: str, decoding: str, engine: str
+) -> None:
     case = RecordedCase("overfit")
-    policy = case.policy(dtype=dtype, decoding=decoding)
+    policy = case.policy(dtype=dtype, decoding=decoding, engine=engine)
     preprocess, postprocess = case.processors()
     batch = preprocess(case.raw("infer"))
     expected = case.tensors("infer_expected")

@@ -16,7 +16,9 @@ from vlakit.config import decode, encode
 from vlakit.datasets.config import DatasetConfig
 from vlakit.environments.config import MetaworldEnvConfig
 from vlakit.errors import ConfigError
+from vlakit.policies.config import PolicyConfig
 from vlakit.policies.eo1.config import EO1Config
+from vlakit.policies.pi0_fast.config import PI0FastConfig
 from vlakit.training.config import EmaConfig, TrainFlags, split_by_reader
 from vlakit.training.lerobot_keys import LEROBOT_ONLY, take_out_not_built
 from vlakit.training.optimizer_config import preset_optimizer, preset_scheduler
@@ -72,7 +74,12 @@ def test_the_flags_page_is_up_to_date(flags_page: ModuleType) -> None:
         ({"eval_steps": 5}, "--eval_steps=5 needs held-out episodes: add --dataset.eval_split"),
         ({"use_policy_training_preset": False}, "needs both --optimizer.type=... and"),
         ({"policy": EO1Config(push_to_hub=False, use_peft=True)}, "use_peft=true is not supported"),
-        ({"policy": EO1Config(push_to_hub=False, use_amp=True)}, "use_amp=true would be ignored"),
+        (
+            {"policy": EO1Config(push_to_hub=False, use_amp=True)},
+            "use_amp=true would be ignored in training: leave it out, and give "
+            "--accelerator.mixed_precision=bf16",
+        ),
+        ({"profile_steps": 0}, "--profile_steps=0 must be 1 or more"),
         (
             {"policy": EO1Config(repo_id="me/policy", license="mit")},
             "--policy.license are not written to the hub yet",
@@ -110,8 +117,28 @@ def test_train_config_holds_exactly_lerobot_s_keys(flags_page: ModuleType) -> No
     top = {name.split(".")[0] for name in lerobot} | set(LEROBOT_ONLY)
     assert set(shared) == top
     assert own["ema"] == {"enable": True, "decay": None}
+    assert own["accelerator"] == {"mixed_precision": None}
+    assert "policy" not in own
     assert "cache_frames" in own["dataset"]
     assert own["env"]["type"] == shared["env"]["type"] == "metaworld"
+
+
+@pytest.mark.parametrize(("value", "is_right"), [("bf16", True), ("no", True), ("fp16", False)])
+def test_mixed_precision_takes_lerobot_s_values(value: str, is_right: bool) -> None:
+    raw = encode(flags()) | {"accelerator": {"mixed_precision": value}}
+    if is_right:
+        assert decode(TrainFlags, raw).accelerator.mixed_precision == value
+        return
+    with pytest.raises(ConfigError, match="mixed_precision"):
+        decode(TrainFlags, raw)
+
+
+@pytest.mark.parametrize("config", [EO1Config, PI0FastConfig])
+def test_how_a_policy_computes_stands_in_our_file_only(config: type[PolicyConfig]) -> None:
+    policy = config(push_to_hub=False).override({"activation_checkpointing": "selective"})
+    shared, own = split_by_reader(flags(policy=policy))
+    assert "activation_checkpointing" not in shared["policy"]
+    assert own["policy"] == {"activation_checkpointing": "selective"}
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
@@ -139,9 +166,13 @@ def test_keys_of_lerobot_0_4_are_taken() -> None:
     [
         ({"peft": {"r": 8}}, "--peft={'r': 8} is not supported yet: only null is."),
         ({"job": {"target": "a100"}}, "--job.target=a100 is not supported yet"),
-        ({"accelerator": {"mixed_precision": "bf16"}}, "Use --policy.dtype=bfloat16."),
+        ({"accelerator": {"compile": {"enabled": True}}}, "Use --policy.compile_model=true."),
+        (
+            {"accelerator": {"activation_checkpointing": {"mode": "FULL"}}},
+            "Use --policy.activation_checkpointing=layer.",
+        ),
         ({"dataset": {"exclude_episodes": [1]}}, "List the others in --dataset.episodes."),
-        ({"accelerator": {"mixd": 1}}, "unknown flag --accelerator.mixd."),
+        ({"accelerator": {"fsdp": {"cpu": 1}}}, "unknown flag --accelerator.fsdp.cpu."),
         ({"use_rabc": True}, "--use_rabc=True is not supported yet"),
     ],
 )
@@ -160,4 +191,8 @@ def test_defaults_of_what_is_not_built_are_taken_out() -> None:
         "accelerator": {"mixed_precision": "no", "fsdp": {"cpu_offload": False}},
         "dataset": {"repo_id": "a", "repo_type": "dataset"},
     }
-    assert take_out_not_built(raw) == {"steps": 3, "dataset": {"repo_id": "a"}}
+    assert take_out_not_built(raw) == {
+        "steps": 3,
+        "accelerator": {"mixed_precision": "no"},
+        "dataset": {"repo_id": "a"},
+    }

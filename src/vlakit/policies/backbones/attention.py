@@ -49,11 +49,31 @@ def attend(
     elif q.shape[2] == 1 and q.shape[1] != k.shape[1]:
         out = _one_query(q, k, v, mask=mask, dropout=dropout)
     else:
-        grouped = q.shape[1] != k.shape[1]
+        grouped = bool(q.shape[1] != k.shape[1])  # no bool while torch.compile traces
+        if grouped and not takes_groups(q.device.type, q.dtype, has_mask=mask is not None):
+            k, v = (_per_query_head(part, q.shape[1]) for part in (k, v))
+            grouped = False
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout, enable_gqa=grouped
         )
     return out.transpose(1, 2).flatten(2)
+
+
+def takes_groups(device_type: str, dtype: torch.dtype, *, has_mask: bool) -> bool:
+    """Return whether torch has a fused kernel in which several query heads share a key head.
+
+    On CUDA only flash attention is one, and that takes neither a mask nor float32. The others want
+    as many key heads as query heads; asked for groups, torch would fall back to plain products
+    that hold all attention weights. Source: aten/native/transformers/cuda/sdp_utils.cpp, torch 2.13
+    (`check_batch_size_and_num_heads_dense`).
+    """
+    return device_type != "cuda" or (not has_mask and dtype in (torch.float16, torch.bfloat16))
+
+
+def _per_query_head(x: Tensor, heads: int) -> Tensor:
+    """Repeat key heads, (batch, kv_heads, keys, head_dim); no copy where there is only one."""
+    repeated = x[:, :, None].expand(-1, -1, heads // x.shape[1], -1, -1)
+    return repeated.flatten(1, 2)
 
 
 def _one_query(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, dropout: float) -> Tensor:

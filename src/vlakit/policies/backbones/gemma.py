@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.policies.backbones.attention import attend
-from vlakit.policies.backbones.kv_cache import KVCache
+from vlakit.policies.backbones.kv_cache import KVCache, LayerCache
 from vlakit.policies.backbones.layers import (
     GatedMLP,
+    JoinedMaps,
+    Recompute,
     inverse_frequencies,
     rotate,
     run_block,
@@ -56,7 +58,6 @@ class Visibility:
     """(batch, length, head_dim), in the type of the embeddings."""
     sin: Tensor
     spans: tuple[Span, ...]
-    cache: KVCache | None
     columns: Tensor | None = None
     """(batch, n) the wanted ones; None for all."""
 
@@ -82,7 +83,7 @@ class GemmaRMSNorm(nn.Module):
 class GemmaAttention(nn.Module):
     """Attention with fewer key heads than query heads."""
 
-    def __init__(self, sizes: GemmaSizes, layer: int) -> None:
+    def __init__(self, sizes: GemmaSizes) -> None:
         super().__init__()
         width = sizes.hidden_size
         q_width = sizes.num_attention_heads * sizes.head_dim
@@ -91,15 +92,25 @@ class GemmaAttention(nn.Module):
         self.k_proj = nn.Linear(width, kv_width, bias=False)
         self.v_proj = nn.Linear(width, kv_width, bias=False)
         self.o_proj = nn.Linear(q_width, width, bias=False)
-        self.head_dim, self.layer = sizes.head_dim, layer
+        self.head_dim = sizes.head_dim
+        self.joined: JoinedMaps | None = None
 
-    def forward(self, x: Tensor, shared: Visibility) -> Tensor:
+    def join_weights(self) -> None:
+        """Let `forward` compute queries, keys and values at once where it is allowed to."""
+        self.joined = JoinedMaps(self.q_proj, self.k_proj, self.v_proj)
+
+    def forward(self, x: Tensor, shared: Visibility, cache: LayerCache | None = None) -> Tensor:
         """Return (batch, queries, hidden_size) from all tokens, (batch, length, hidden_size)."""
         angles = (shared.cos, shared.sin)
-        q = self._turned(self.q_proj(shared.asking(x)), *(shared.asking(part) for part in angles))
-        k, v = self._turned(self.k_proj(x), *angles), self._heads(self.v_proj(x))
-        if shared.cache is not None:
-            k, v = shared.cache.write(self.layer, k, v)
+        if self.joined is not None and cache is not None and cache.uses_joined:
+            q, k, v = self.joined(x)
+            q = shared.asking(q)
+        else:
+            q, k, v = self.q_proj(shared.asking(x)), self.k_proj(x), self.v_proj(x)
+        q = self._turned(q, *(shared.asking(part) for part in angles))
+        k, v = self._turned(k, *angles), self._heads(v)
+        if cache is not None:
+            k, v = cache.write(k, v)
         parts, start = [], 0
         for span in shared.spans:
             seen_k, seen_v = k[:, :, : span.keys], v[:, :, : span.keys]
@@ -119,18 +130,24 @@ class GemmaAttention(nn.Module):
 class GemmaLayer(nn.Module):
     """Pre-norm attention and gated MLP."""
 
-    def __init__(self, sizes: GemmaSizes, layer: int) -> None:
+    def __init__(self, sizes: GemmaSizes) -> None:
         super().__init__()
         width = sizes.hidden_size
-        self.self_attn = GemmaAttention(sizes, layer)
+        self.self_attn = GemmaAttention(sizes)
         self.mlp = GatedMLP(width, sizes.intermediate_size, "gelu_pytorch_tanh", bias=False)
         self.input_layernorm = GemmaRMSNorm(width, sizes.rms_norm_eps)
         self.post_attention_layernorm = GemmaRMSNorm(width, sizes.rms_norm_eps)
 
-    def forward(self, x: Tensor, shared: Visibility) -> Tensor:
+    def join_weights(self) -> None:
+        """Lay out weights so that fewer products suffice, where a cache says so."""
+        self.self_attn.join_weights()
+        self.mlp.join_weights()
+
+    def forward(self, x: Tensor, shared: Visibility, cache: LayerCache | None = None) -> Tensor:
         """Return (batch, queries, hidden_size) from all tokens, (batch, length, hidden_size)."""
-        x = shared.asking(x) + self.self_attn(self.input_layernorm(x), shared)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = shared.asking(x) + self.self_attn(self.input_layernorm(x), shared, cache)
+        uses_joined = cache is not None and cache.uses_joined
+        return x + self.mlp(self.post_attention_layernorm(x), uses_joined=uses_joined)
 
 
 class GemmaModel(nn.Module):
@@ -142,13 +159,10 @@ class GemmaModel(nn.Module):
         table = torch.empty(sizes.vocab_size, sizes.hidden_size)
         # Parity: the vector of padding is not trained, also where a text spells "<pad>".
         self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False, padding_idx=_PAD_ID)
-        self.layers = nn.ModuleList(
-            GemmaLayer(sizes, layer) for layer in range(sizes.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(GemmaLayer(sizes) for _ in range(sizes.num_hidden_layers))
         self.norm = GemmaRMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
         self.sizes = sizes
-        self.recompute_layers = False
-        """Keep only layer inputs for the backward pass (gradient checkpointing)."""
+        self.recompute: Recompute = "none"
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return (..., hidden_size) in the storage type: table rows times sqrt(hidden_size)."""
@@ -178,15 +192,16 @@ class GemmaModel(nn.Module):
             (batch, length or n, hidden_size), after the final norm.
         """
         cos, sin = (part.to(embeddings.dtype) for part in angles)
-        shared = Visibility(cos, sin, tuple(spans), cache)
-        recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
+        shared = Visibility(cos, sin, tuple(spans))
+        caches = [cache and cache.layer(index) for index in range(len(self.layers))]
         x = embeddings
-        for layer in self.layers[:-1]:
-            x = run_block(layer, x, shared, recompute=recompute)
+        for layer, own in zip(self.layers[:-1], caches, strict=False):
+            x = run_block(layer, x, shared, own, recompute=self.recompute)
         if wanted is not None:
             span = Span(wanted.columns.shape[1], spans[-1].keys, wanted.mask)
             shared = dataclasses.replace(shared, spans=(span,), columns=wanted.columns)
-        return self.norm(run_block(self.layers[-1], x, shared, recompute=recompute))
+        x = run_block(self.layers[-1], x, shared, caches[-1], recompute=self.recompute)
+        return self.norm(x)
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return cosines and sines, each (batch, length, head_dim) float32.
@@ -199,7 +214,13 @@ class GemmaModel(nn.Module):
         angles = (positions[..., None].float() * frequencies).repeat(1, 1, 2)
         return angles.cos(), angles.sin()
 
-    def new_cache(self, batch_size: int, length: int) -> KVCache:
+    def join_weights(self) -> None:
+        """Lay out every layer's weights so that fewer products suffice, see `JoinedMaps`."""
+        for layer in self.layers:
+            assert isinstance(layer, GemmaLayer)
+            layer.join_weights()
+
+    def new_cache(self, batch_size: int, length: int, *, uses_joined: bool = False) -> KVCache:
         """Return an empty cache in the storage type and on the device of the weights."""
         weight = self.embed_tokens.weight
         return KVCache(
@@ -210,4 +231,5 @@ class GemmaModel(nn.Module):
             head_dim=self.sizes.head_dim,
             dtype=weight.dtype,
             device=weight.device,
+            uses_joined=uses_joined,
         )

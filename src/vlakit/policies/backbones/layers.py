@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from vlakit.errors import ConfigError, did_you_mean
 
@@ -123,6 +128,33 @@ class _RMSNormed(torch.autograd.Function):
         return across.to(x.dtype), total.to(weight.dtype), None
 
 
+class JoinedMaps:
+    """Linear maps with one input whose weights lie one below another, each still a parameter.
+
+    One product then stands for several, and nothing is stored twice: checkpoints, optimisers and
+    training see the separate parameters.
+    """
+
+    def __init__(self, *maps: nn.Linear) -> None:
+        """Lay the weights out anew; each parameter becomes a view of a part."""
+        self.sizes = [part.out_features for part in maps]
+        self._weight = _laid_out([part.weight for part in maps])
+        biases = [part.bias for part in maps if part.bias is not None]
+        self._bias = _laid_out(biases) if biases else None
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the output of every map, (..., its size) each, from (..., size)."""
+        return F.linear(x, self._weight, self._bias).split(self.sizes, dim=-1)
+
+
+def _laid_out(parameters: Sequence[Tensor]) -> Tensor:
+    joined = torch.cat([parameter.data for parameter in parameters])
+    pieces = joined.split([len(parameter) for parameter in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.data = piece
+    return joined
+
+
 class GatedMLP(nn.Module):
     """down(act(gate(x)) * up(x))."""
 
@@ -132,10 +164,19 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(size, inner_size, bias=bias)
         self.down_proj = nn.Linear(inner_size, size, bias=bias)
         self.act = activation(act)
+        self.joined: JoinedMaps | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def join_weights(self) -> None:
+        """Let `forward` compute both inner maps at once where it is allowed to."""
+        self.joined = JoinedMaps(self.gate_proj, self.up_proj)
+
+    def forward(self, x: Tensor, *, uses_joined: bool = False) -> Tensor:
         """Return (..., size) from (..., size)."""
-        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+        if uses_joined and self.joined is not None:
+            gate, up = self.joined(x)
+        else:
+            gate, up = self.gate_proj(x), self.up_proj(x)
+        return self.down_proj(self.act(gate) * up)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -197,8 +238,62 @@ def take_columns(x: Tensor, columns: Tensor) -> Tensor:
     return x.gather(1, columns[..., None].expand(-1, -1, x.shape[-1]))
 
 
-def run_block(block: nn.Module, *args: object, recompute: bool) -> Tensor:
-    """Run a block, keeping only its input for the backward pass when `recompute` is set."""
-    if recompute:
-        return checkpoint(block, *args, use_reentrant=False)
-    return block(*args)
+Recompute = Literal["none", "layer", "selective"]
+"""What the backward pass computes anew (activation checkpointing).
+
+none keeps every intermediate result, layer only the inputs of the blocks. selective keeps the
+results of matrix products and attention, and repeats what is cheap: norms, activations, rotary.
+"""
+
+_IN_TRAINING = "_in_training"
+"""Attribute of a block that holds its compiled form."""
+_aten = torch.ops.aten
+_PRODUCTS = frozenset(
+    {
+        _aten.mm.default,
+        _aten.addmm.default,
+        _aten._scaled_dot_product_flash_attention.default,
+        _aten._scaled_dot_product_efficient_attention.default,
+        _aten._scaled_dot_product_cudnn_attention.default,
+        _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    }
+)
+
+
+def compile_block(block: nn.Module, mode: str) -> None:
+    """Compile a transformer's layer with torch.compile at its first use: for training as a whole.
+
+    Prediction has other lengths at every step and a cache; there the parts without attention are
+    compiled, each by itself. Lengths that change compile nothing anew.
+
+    Args:
+        block: run by `run_block`.
+        mode: torch.compile's, such as `default` or `max-autotune`.
+    """
+    if next(block.parameters()).device.type == "cpu":
+        # Compiled with lengths that change, the backward pass of the CPU's kernel stops on a wrong
+        # stride (torch 2.13). So attention stays out of the graph, which goes on behind it.
+        torch._dynamo.disallow_in_graph(F.scaled_dot_product_attention)
+    setattr(block, _IN_TRAINING, torch.compile(block._call_impl, mode=mode, dynamic=True))
+    for name, part in block.named_children():
+        if "attn" not in name:
+            part.compile(mode=mode)
+
+
+def run_block(block: nn.Module, *args: object, recompute: Recompute) -> Tensor:
+    """Call a block; where a gradient is taken, the backward pass repeats what `recompute` says."""
+    if not (block.training and torch.is_grad_enabled()):
+        return block(*args)
+    call = getattr(block, _IN_TRAINING, block)
+    if recompute == "none":
+        return call(*args)
+    if recompute == "layer":
+        return checkpoint(call, *args, use_reentrant=False)
+    contexts = partial(create_selective_checkpoint_contexts, _keep_products)
+    return checkpoint(call, *args, use_reentrant=False, context_fn=contexts)
+
+
+def _keep_products(_context: Any, op: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
+    if op in _PRODUCTS:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE

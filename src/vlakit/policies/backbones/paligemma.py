@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vlakit.policies.backbones.gemma import GemmaModel, GemmaRMSNorm
+from vlakit.policies.backbones.layers import Recompute, compile_block
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.backbones.siglip import SiglipTower
 
@@ -59,18 +60,16 @@ class PaliGemma(nn.Module):
             layer.get_submodule("self_attn").to(dtype)
             layer.get_submodule("mlp").to(dtype)
 
-    def set_recompute(self, enabled: bool) -> None:
-        """Switch gradient checkpointing of both towers, block by block."""
-        self.model.vision_tower.vision_model.recompute_layers = enabled
-        self.language_model.recompute_layers = enabled
+    def set_recompute(self, kind: Recompute) -> None:
+        """Choose the activation checkpointing of both towers, block by block."""
+        self.model.vision_tower.vision_model.recompute = kind
+        self.language_model.recompute = kind
 
     def compile_blocks(self, mode: str) -> None:
-        """Compile norms and MLPs of both towers' layers with torch.compile, at their first use."""
+        """Compile the layers of both towers with torch.compile, at their first use."""
         vision = self.model.vision_tower.vision_model.encoder.layers
         for layer in (*vision, *self.language_model.layers):
-            for name, block in layer.named_children():
-                if name != "self_attn":
-                    block.compile(mode=mode)
+            compile_block(layer, mode)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Return one embedding per patch, (images, patches, text hidden_size) float32.

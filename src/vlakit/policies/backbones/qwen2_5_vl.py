@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from vlakit.policies.backbones.attention import AttentionKind
-from vlakit.policies.backbones.layers import RMSNorm
+from vlakit.policies.backbones.layers import Recompute, RMSNorm, compile_block
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.backbones.qwen2_5_vl_text import TextModel
 from vlakit.policies.backbones.qwen2_5_vl_vision import VisionTower
@@ -41,10 +41,15 @@ class Qwen25VL(nn.Module):
         if self.sizes.tie_word_embeddings:
             self.model.language_model.embed_tokens.weight = self.lm_head.weight
 
-    def set_recompute(self, enabled: bool) -> None:
-        """Switch gradient checkpointing of both towers, block by block."""
-        self.model.visual.recompute_blocks = enabled
-        self.model.language_model.recompute_layers = enabled
+    def set_recompute(self, kind: Recompute) -> None:
+        """Choose the activation checkpointing of both towers, block by block."""
+        self.model.visual.recompute = kind
+        self.model.language_model.recompute = kind
+
+    def compile_blocks(self, mode: str) -> None:
+        """Compile the layers of both towers with torch.compile, at their first use."""
+        for layer in (*self.model.visual.blocks, *self.model.language_model.layers):
+            compile_block(layer, mode)
 
     def embed_images(self, patches: Tensor, image_grid_thw: Tensor) -> Tensor:
         """Return one embedding per merged patch.

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from vlakit.policies.attention_mask import causal_padding_mask
 from vlakit.policies.backbones.attention import AttentionKind, attend
-from vlakit.policies.backbones.kv_cache import KVCache
+from vlakit.policies.backbones.kv_cache import KVCache, LayerCache
 from vlakit.policies.backbones.layers import (
     GatedMLP,
+    JoinedMaps,
+    Recompute,
     RMSNorm,
     inverse_frequencies,
     rotate,
@@ -35,7 +37,6 @@ class Visibility:
     """(batch, 1, queries, keys), True where visible; None for plain causal attention."""
     is_real: Tensor | None
     """(batch, keys), for an implementation that takes no mask."""
-    cache: KVCache | None
     wanted: Tensor | None = None
     """(batch, n) columns whose output is asked for; None for all."""
     segments: Segments | None = None
@@ -49,7 +50,7 @@ class Visibility:
 class TextAttention(nn.Module):
     """Causal attention with fewer key heads than query heads."""
 
-    def __init__(self, sizes: TextSizes, kind: AttentionKind, layer: int) -> None:
+    def __init__(self, sizes: TextSizes, kind: AttentionKind) -> None:
         super().__init__()
         width, kv_width = sizes.hidden_size, sizes.num_key_value_heads * sizes.head_dim
         self.q_proj = nn.Linear(width, width)
@@ -57,15 +58,25 @@ class TextAttention(nn.Module):
         self.v_proj = nn.Linear(width, kv_width)
         self.o_proj = nn.Linear(width, width, bias=False)
         self.head_dim, self.dropout = sizes.head_dim, sizes.attention_dropout
-        self.kind, self.layer = kind, layer
+        self.kind: AttentionKind = kind
+        self.joined: JoinedMaps | None = None
 
-    def forward(self, x: Tensor, shared: Visibility) -> Tensor:
+    def join_weights(self) -> None:
+        """Let `forward` compute queries, keys and values at once where it is allowed to."""
+        self.joined = JoinedMaps(self.q_proj, self.k_proj, self.v_proj)
+
+    def forward(self, x: Tensor, shared: Visibility, cache: LayerCache | None = None) -> Tensor:
         """Return (batch, queries, hidden_size) from all tokens, (batch, length, hidden_size)."""
         angles = (shared.cos, shared.sin)
-        q = self._turned(self.q_proj(shared.asking(x)), *(shared.asking(part) for part in angles))
-        k, v = self._turned(self.k_proj(x), *angles), self._heads(self.v_proj(x))
-        if shared.cache is not None:
-            k, v = shared.cache.write(self.layer, k, v)
+        if self.joined is not None and cache is not None and cache.uses_joined:
+            q, k, v = self.joined(x)
+            q = shared.asking(q)
+        else:
+            q, k, v = self.q_proj(shared.asking(x)), self.k_proj(x), self.v_proj(x)
+        q = self._turned(q, *(shared.asking(part) for part in angles))
+        k, v = self._turned(k, *angles), self._heads(v)
+        if cache is not None:
+            k, v = cache.write(k, v)
         return self.o_proj(self._attend(q, k, v, shared))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Visibility) -> Tensor:
@@ -94,19 +105,25 @@ class TextAttention(nn.Module):
 class TextLayer(nn.Module):
     """Pre-norm attention and gated MLP."""
 
-    def __init__(self, sizes: TextSizes, kind: AttentionKind, layer: int) -> None:
+    def __init__(self, sizes: TextSizes, kind: AttentionKind) -> None:
         super().__init__()
-        self.self_attn = TextAttention(sizes, kind, layer)
+        self.self_attn = TextAttention(sizes, kind)
         self.mlp = GatedMLP(
             sizes.hidden_size, sizes.intermediate_size, sizes.hidden_act, bias=False
         )
         self.input_layernorm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
 
-    def forward(self, x: Tensor, shared: Visibility) -> Tensor:
+    def join_weights(self) -> None:
+        """Lay out weights so that fewer products suffice, where a cache says so."""
+        self.self_attn.join_weights()
+        self.mlp.join_weights()
+
+    def forward(self, x: Tensor, shared: Visibility, cache: LayerCache | None = None) -> Tensor:
         """Return (batch, queries, hidden_size) from all tokens, (batch, length, hidden_size)."""
-        x = shared.asking(x) + self.self_attn(self.input_layernorm(x), shared)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = shared.asking(x) + self.self_attn(self.input_layernorm(x), shared, cache)
+        uses_joined = cache is not None and cache.uses_joined
+        return x + self.mlp(self.post_attention_layernorm(x), uses_joined=uses_joined)
 
 
 class TextModel(nn.Module):
@@ -117,13 +134,10 @@ class TextModel(nn.Module):
         # The plain constructor draws values, which on the meta device loads torch's compiler: 1 s.
         table = torch.empty(sizes.vocab_size, sizes.hidden_size)
         self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False)
-        self.layers = nn.ModuleList(
-            TextLayer(sizes, kind, layer) for layer in range(sizes.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(TextLayer(sizes, kind) for _ in range(sizes.num_hidden_layers))
         self.norm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
         self.sizes, self.kind = sizes, kind
-        self.recompute_layers = False
-        """Keep only layer inputs for the backward pass (gradient checkpointing)."""
+        self.recompute: Recompute = "none"
 
     def forward(
         self,
@@ -151,36 +165,71 @@ class TextModel(nn.Module):
         Returns:
             (batch, length or n, hidden_size), after the final norm.
         """
-        cos, sin = self._rotary(positions, embeddings.dtype)
-        shared = Visibility(cos, sin, self._mask(is_real, embeddings, cache), is_real, cache)
+        shared = self.visibility(
+            positions, embeddings.dtype, is_real=is_real, earlier=cache.start if cache else 0
+        )
+        return self.run(embeddings, shared, cache=cache, wanted=wanted, segments=segments)
+
+    def run(
+        self,
+        embeddings: Tensor,
+        shared: Visibility,
+        *,
+        cache: KVCache | None = None,
+        wanted: Tensor | None = None,
+        segments: Segments | None = None,
+    ) -> Tensor:
+        """As `forward`, with what the tokens see worked out before, for several calls."""
         if segments is not None:
             shared = dataclasses.replace(shared, segments=segments.asking_all())
-        recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
+        caches = [cache and cache.layer(index) for index in range(len(self.layers))]
         x = embeddings
-        for layer in self.layers[:-1]:
-            x = run_block(layer, x, shared, recompute=recompute)
+        for layer, own in zip(self.layers[:-1], caches, strict=False):
+            x = run_block(layer, x, shared, own, recompute=self.recompute)
         if segments is not None:
             shared = dataclasses.replace(shared, segments=segments, wanted=wanted)
         elif wanted is not None and self.kind != "flash_attention_2":  # it takes no mask
+            is_real = shared.is_real
             everything = torch.ones(x.shape[:2], device=x.device) if is_real is None else is_real
             mask = causal_padding_mask(everything, wanted)
             shared = dataclasses.replace(shared, mask=mask, wanted=wanted)
-        x = run_block(self.layers[-1], x, shared, recompute=recompute)
+        x = run_block(self.layers[-1], x, shared, caches[-1], recompute=self.recompute)
         if wanted is not None and shared.wanted is None:
             x = take_columns(x, wanted)
         return self.norm(x)
 
-    def _mask(self, is_real: Tensor | None, x: Tensor, cache: KVCache | None) -> Tensor | None:
-        """Return the mask, built once for all layers, or None where the kernel needs none."""
-        earlier = cache.start if cache is not None else 0
-        if self.kind == "flash_attention_2" or (is_real is None and not earlier):
-            return None
-        keys = earlier + x.shape[1]
-        if is_real is None:
-            is_real = torch.ones(1, keys, dtype=torch.bool, device=x.device)
-        return causal_padding_mask(is_real, torch.arange(earlier, keys, device=x.device)[None])
+    def visibility(
+        self,
+        positions: Tensor,
+        dtype: torch.dtype,
+        *,
+        is_real: Tensor | None = None,
+        earlier: int = 0,
+    ) -> Visibility:
+        """Return what tokens at some positions see.
 
-    def new_cache(self, batch_size: int, length: int) -> KVCache:
+        Args:
+            positions: (3, batch, length).
+            dtype: of their embeddings.
+            is_real: (batch, keys), nonzero where a key, cached ones included, is not padding; None
+                where none is.
+            earlier: keys that stand in the cache.
+        """
+        cos, sin = self._rotary(positions, dtype)
+        if self.kind == "flash_attention_2" or (is_real is None and not earlier):
+            return Visibility(cos, sin, None, is_real)
+        keys, device = earlier + positions.shape[2], positions.device
+        known = torch.ones(1, keys, dtype=torch.bool, device=device) if is_real is None else is_real
+        mask = causal_padding_mask(known, torch.arange(earlier, keys, device=device)[None])
+        return Visibility(cos, sin, mask, is_real)
+
+    def join_weights(self) -> None:
+        """Lay out every layer's weights so that fewer products suffice, see `JoinedMaps`."""
+        for layer in self.layers:
+            assert isinstance(layer, TextLayer)
+            layer.join_weights()
+
+    def new_cache(self, batch_size: int, length: int, *, uses_joined: bool = False) -> KVCache:
         """Return an empty cache in the storage type and on the device of the weights."""
         weight = self.norm.weight
         return KVCache(
@@ -191,6 +240,7 @@ class TextModel(nn.Module):
             head_dim=self.sizes.head_dim,
             dtype=weight.dtype,
             device=weight.device,
+            uses_joined=uses_joined,
         )
 
     def _rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ images of one grid shape are one batch. A `GridPlan` holds what this needs, once
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from vlakit.policies.backbones.attention import AttentionKind, attend
 from vlakit.policies.backbones.layers import (
     GatedMLP,
+    Recompute,
     RMSNorm,
     inverse_frequencies,
     rotate,
@@ -27,6 +29,9 @@ from vlakit.policies.backbones.layers import (
 from vlakit.policies.backbones.qwen2_5_vl_config import VisionSizes
 
 ROPE_THETA = 10000.0
+
+_MOST_ARRANGEMENTS = 64
+"""Batches of images that are remembered; each takes 8 bytes per token."""
 
 Grid = tuple[int, int]
 """Patch rows and patch columns of one image."""
@@ -79,6 +84,17 @@ class ImageGroup:
     @property
     def end(self) -> int:
         return self.start + self.num_images * self.patches
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How the images of a batch go through the tower together."""
+
+    groups: list[ImageGroup]
+    order: Tensor
+    """(squares,) position in the input of each merged square."""
+    inverse: Tensor
+    """(squares,) the way back."""
 
 
 def plan_grid(grid: Grid, sizes: VisionSizes, device: torch.device) -> GridPlan:
@@ -227,11 +243,11 @@ class VisionTower(nn.Module):
         )
         self.merger = PatchMerger(sizes)
         self.sizes = sizes
-        self.recompute_blocks = False
-        """Keep only block inputs for the backward pass (gradient checkpointing)."""
+        self.recompute: Recompute = "none"
         self._plans: dict[tuple[Grid, torch.device], GridPlan] = {}
+        self._arrangements: dict[tuple[tuple[Grid, ...], torch.device], Arrangement] = {}
 
-    def forward(self, patches: Tensor, grids: list[Grid]) -> Tensor:
+    def forward(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
         """Embed images.
 
         Args:
@@ -242,16 +258,25 @@ class VisionTower(nn.Module):
         Returns:
             (patches / merge_area, out_hidden_size), in the order of the patches.
         """
-        groups, order = self._arrange(grids, patches.device)
-        recompute = self.recompute_blocks and self.training and torch.is_grad_enabled()
+        arrangement = self._arrange(tuple(grids), patches.device)
         x = self.patch_embed(patches).view(-1, self.sizes.merge_area, self.sizes.hidden_size)
-        x = x[order].flatten(0, 1)
+        x = x[arrangement.order].flatten(0, 1)
         for block in self.blocks:
-            x = run_block(block, x, groups, recompute=recompute)
-        return self.merger(x)[torch.argsort(order)]
+            x = run_block(block, x, arrangement.groups, recompute=self.recompute)
+        return self.merger(x)[arrangement.inverse]
 
-    def _arrange(self, grids: list[Grid], device: torch.device) -> tuple[list[ImageGroup], Tensor]:
-        """Group images by shape; also return the order of all merged squares."""
+    def _arrange(self, grids: tuple[Grid, ...], device: torch.device) -> Arrangement:
+        """Return how images go together; it holds for every batch of such images."""
+        key = (grids, device)
+        if key not in self._arrangements:
+            if len(self._arrangements) >= _MOST_ARRANGEMENTS:
+                self._arrangements.clear()
+            # What is made while predicting is used in training too, where autograd keeps it.
+            with torch.inference_mode(False):
+                self._arrangements[key] = self._arranged(grids, device)
+        return self._arrangements[key]
+
+    def _arranged(self, grids: tuple[Grid, ...], device: torch.device) -> Arrangement:
         areas = [rows * columns // self.sizes.merge_area for rows, columns in grids]
         offsets = [0, *accumulate(areas)]
         groups, orders, start = [], [], 0
@@ -261,12 +286,11 @@ class VisionTower(nn.Module):
             groups.append(ImageGroup(plan, len(places), start))
             start = groups[-1].end
             orders.append((torch.tensor(places, device=device)[:, None] + plan.order).flatten())
-        return groups, orders[0] if len(orders) == 1 else torch.cat(orders)
+        order = orders[0] if len(orders) == 1 else torch.cat(orders)
+        return Arrangement(groups, order, torch.argsort(order))
 
     def _plan(self, grid: Grid, device: torch.device) -> GridPlan:
         key = (grid, device)
         if key not in self._plans:
-            # A plan made while predicting is used in training too, where autograd keeps it.
-            with torch.inference_mode(False):
-                self._plans[key] = plan_grid(grid, self.sizes, device)
+            self._plans[key] = plan_grid(grid, self.sizes, device)
         return self._plans[key]

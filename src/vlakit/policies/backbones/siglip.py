@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.policies.backbones.attention import attend
-from vlakit.policies.backbones.layers import run_block
+from vlakit.policies.backbones.layers import Recompute, run_block
 from vlakit.policies.backbones.paligemma_config import SiglipSizes
 
 
@@ -100,15 +100,13 @@ class SiglipTransformer(nn.Module):
         self.embeddings = SiglipEmbeddings(sizes)
         self.encoder = SiglipEncoder(sizes)
         self.post_layernorm = nn.LayerNorm(sizes.hidden_size, eps=sizes.layer_norm_eps)
-        self.recompute_layers = False
-        """Keep only layer inputs for the backward pass (gradient checkpointing)."""
+        self.recompute: Recompute = "none"
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (images, patches, hidden_size) from (images, channels, side, side)."""
-        recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         x = self.embeddings(images)
         for layer in self.encoder.layers:
-            x = run_block(layer, x, recompute=recompute)
+            x = run_block(layer, x, recompute=self.recompute)
         return self.post_layernorm(x)
 
 

@@ -11,7 +11,13 @@ from typing import Any, ClassVar, Literal
 from vlakit.errors import ConfigError
 from vlakit.features import ACTION, OBS_STATE, FeatureType, NormalizationMode, PolicyFeature
 from vlakit.policies.config import PolicyConfig
-from vlakit.policies.config_checks import check_chunk, check_normalization, check_vector, expect
+from vlakit.policies.config_checks import (
+    check_chunk,
+    check_normalization,
+    check_vector,
+    expect,
+    resolve_recompute,
+)
 
 
 def _normalization() -> dict[str, NormalizationMode]:
@@ -27,7 +33,10 @@ def _normalization() -> dict[str, NormalizationMode]:
 class EO1Config(PolicyConfig):
     """A Qwen2.5-VL backbone that denoises an action chunk by flow matching."""
 
-    own_fields: ClassVar[frozenset[str]] = frozenset({"pack_sequences"})
+    own_fields: ClassVar[frozenset[str]] = PolicyConfig.own_fields | frozenset(
+        {"activation_checkpointing", "compile_model", "compile_mode", "pack_sequences"}
+    )
+    run_fields: ClassVar[frozenset[str]] = own_fields
 
     vlm_base: str = "Qwen/Qwen2.5-VL-3B-Instruct"
     """Backbone of a new policy and its tokenizer: a hub id, a folder, or `tiny-qwen2.5-vl`."""
@@ -98,6 +107,13 @@ class EO1Config(PolicyConfig):
     """Steps until the final learning rate; shorter runs shrink both in proportion."""
     scheduler_decay_lr: float = 0.0
     """Final learning rate."""
+    activation_checkpointing: Literal["none", "layer", "selective"] | None = None
+    """What the backward pass recomputes: nothing, each layer, or all but the products; null goes by
+    `gradient_checkpointing`."""
+    compile_model: bool = False
+    """Compile the layers of both towers with torch.compile; pays in long runs."""
+    compile_mode: str = "default"
+    """Its mode, such as default or max-autotune."""
 
     def __post_init__(self) -> None:
         _check_counts(self)
@@ -105,6 +121,12 @@ class EO1Config(PolicyConfig):
         check_normalization(self)
         _check_width(self, "state", self.state_feature, self.max_state_dim)
         _check_width(self, "action", self.action_feature, self.max_action_dim)
+        resolve_recompute(self)
+
+    @property
+    def recompute(self) -> Literal["none", "layer", "selective"]:
+        """What the backward pass computes anew."""
+        return resolve_recompute(self)
 
     @property
     def action_dim(self) -> int:

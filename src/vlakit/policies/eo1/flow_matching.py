@@ -58,6 +58,12 @@ def interpolate(action: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Te
     return t * noise + (1 - t) * action, noise - action
 
 
+def euler_times(num_steps: int) -> Tensor:
+    """Return the times at which `integrate` asks for the velocity, float32 (num_steps,)."""
+    dt = -1.0 / num_steps
+    return torch.tensor([1.0 + step * dt for step in range(num_steps)])
+
+
 def integrate(velocity: VelocityField, noise: Tensor, num_steps: int) -> Tensor:
     """Follow the velocity from t=1 to t=0 in equal Euler steps. Source: openpi pi0.py:217@15a9616.
 

@@ -20,14 +20,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.errors import ProcessingError
-from vlakit.policies.attention_mask import has_left_padding
 from vlakit.policies.backbones.attention import AttentionKind
 from vlakit.policies.backbones.layers import activation
 from vlakit.policies.backbones.qwen2_5_vl import Qwen25VL
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.backbones.qwen2_5_vl_positions import multimodal_positions
 from vlakit.policies.eo1.config import EO1Config
-from vlakit.policies.eo1.flow_matching import embed_time, integrate, interpolate, velocity_loss
+from vlakit.policies.eo1.flow_matching import (
+    embed_time,
+    interpolate,
+    velocity_loss,
+)
+from vlakit.policies.eo1.layout import action_error
 from vlakit.policies.eo1.packing import plan_packing
 
 
@@ -63,8 +67,12 @@ class EO1Model(nn.Module):
         self.action_time_mlp_in = nn.Linear(2 * width, width)
         self.action_time_mlp_out = nn.Linear(width, width)
         self.vlm_backbone.tie_weights()
-        self.vlm_backbone.set_recompute(config.gradient_checkpointing)
+        self.vlm_backbone.set_recompute(config.recompute)
         self.config, self.sizes = config, sizes
+
+    def join_weights(self) -> None:
+        """Lay out the language model's weights for inference at fixed shapes."""
+        self.vlm_backbone.model.language_model.join_weights()
 
     def init_weights(self) -> None:
         """Draw fresh weights from torch's global generator."""
@@ -129,8 +137,12 @@ class EO1Model(nn.Module):
         """
         end = int(columns.max()) + 1
         positions = self._positions(inputs, is_real)[:, :, :end]
-        embeddings = _place(self._embed_prefix(inputs, end), columns, self._embed_suffix(x_t, time))
-        return self._velocity(self._hidden(embeddings, positions, is_real[:, :end], columns))
+        embeddings = place(
+            self._embed_prefix(inputs, end),
+            columns,
+            self.embed_suffix(x_t, self.embed_times(time)),
+        )
+        return self.read_velocity(self._hidden(embeddings, positions, is_real[:, :end], columns))
 
     def _hidden(
         self, embeddings: Tensor, positions: Tensor, is_real: Tensor, columns: Tensor
@@ -149,49 +161,6 @@ class EO1Model(nn.Module):
         )
         return packing.unpack_actions(hidden)
 
-    @torch.no_grad()
-    def sample_actions(self, inputs: EO1Inputs, noise: Tensor, num_steps: int) -> Tensor:
-        """Denoise one chunk per row.
-
-        Args:
-            inputs: the batch; rows padded on the left so that their actions stand in equal columns.
-            noise: (batch, horizon, max_action_dim) at t=1.
-            num_steps: Euler steps.
-
-        Returns:
-            (batch, horizon, max_action_dim) float32, normalised.
-        """
-        columns = self._action_columns(inputs)
-        first = int(columns[0, 0])
-        if not bool((columns == columns[:1]).all()):
-            raise ProcessingError(
-                f"action tokens start in columns {sorted(set(columns[:, 0].tolist()))}; expected "
-                "one column for all rows. Pad inference batches on the left: call the preprocessor "
-                "without an action."
-            )
-        end = first + columns.shape[1]
-        is_real = inputs.attention_mask[:, :end]
-        positions = self._positions(inputs, inputs.attention_mask)
-        language_model = self.vlm_backbone.model.language_model
-        cache = language_model.new_cache(noise.shape[0], end)
-        prefix = self._embed_prefix(inputs, first)
-        visible = is_real if has_left_padding(is_real) else None
-        language_model(
-            prefix,
-            positions[:, :, :first],
-            is_real=None if visible is None else visible[:, :first],
-            cache=cache,
-        )
-        cache.start = first
-        suffix_positions = positions[:, :, first:end]
-
-        def velocity(x_t: Tensor, time: Tensor) -> Tensor:
-            suffix = self._embed_suffix(x_t, time).to(prefix.dtype)
-            hidden = language_model(suffix, suffix_positions, is_real=visible, cache=cache)
-            return self._velocity(hidden).to(x_t.dtype)
-
-        return integrate(velocity, noise, num_steps)
-
     def _action_columns(self, inputs: EO1Inputs) -> Tensor:
         """Return the column of every action token, (batch, horizon)."""
         is_action = inputs.input_ids == inputs.action_token_id
@@ -204,11 +173,7 @@ class EO1Model(nn.Module):
         )
         if not fits or not bool(is_action.gather(1, columns).all()):
             counts = sorted(set(is_action.sum(dim=1).tolist()))
-            raise ProcessingError(
-                f"the batch has {counts} action tokens (id {inputs.action_token_id}) per row; "
-                f"expected {horizon} in one piece, the policy's chunk_size. Use the preprocessor "
-                "of this checkpoint."
-            )
+            raise action_error(counts, inputs.action_token_id, horizon)
         return columns
 
     def _positions(self, inputs: EO1Inputs, is_real: Tensor) -> Tensor:
@@ -231,31 +196,44 @@ class EO1Model(nn.Module):
         embeddings = self.vlm_backbone.model.language_model.embed_tokens(ids)
         images = self.vlm_backbone.embed_images(inputs.pixel_values, inputs.image_grid_thw)
         embeddings = _fill(embeddings, ids == self.sizes.image_token_id, images)
-        with self._head_precision(ids.device):
-            state = self.state_proj(inputs.state.to(self.state_proj.weight.dtype))
         is_state = ids == inputs.state_token_id
         if not bool((is_state.sum(dim=1) == 1).all()):
             raise ProcessingError(
                 f"some row has not exactly one state token (id {inputs.state_token_id}). "
                 "Use the preprocessor of this checkpoint."
             )
-        return _place(embeddings, is_state.int().argmax(dim=1, keepdim=True), state[:, None])
+        columns = is_state.int().argmax(dim=1, keepdim=True)
+        return place(embeddings, columns, self.embed_state(inputs.state))
 
-    def _embed_suffix(self, x_t: Tensor, time: Tensor) -> Tensor:
-        """Return one token per noisy action, (batch, horizon, width), in the head's type."""
+    def embed_state(self, state: Tensor) -> Tensor:
+        """Return (batch, 1, width) from (batch, max_state_dim)."""
+        with self._head_precision(state.device):
+            return self.state_proj(state.to(self.state_proj.weight.dtype))[:, None]
+
+    def embed_times(self, time: Tensor) -> Tensor:
+        """Return (n, width) from n times, in the head's type."""
+        return embed_time(
+            time,
+            self.action_in_proj.out_features,
+            min_period=self.config.min_period,
+            max_period=self.config.max_period,
+        ).to(self.action_in_proj.weight.dtype)
+
+    def embed_suffix(self, x_t: Tensor, embedded: Tensor) -> Tensor:
+        """Return one token per noisy action, (batch, horizon, width), in the head's type.
+
+        Args:
+            x_t: (batch, horizon, max_action_dim) noisy actions.
+            embedded: (batch, width) times, or (width,) where all rows have the same.
+        """
         dtype = self.action_in_proj.weight.dtype
         with self._head_precision(x_t.device):
             action = self.action_in_proj(x_t.to(dtype))
-            embedded = embed_time(
-                time,
-                action.shape[-1],
-                min_period=self.config.min_period,
-                max_period=self.config.max_period,
-            ).to(dtype)
-            joined = torch.cat((action, embedded[:, None].expand_as(action)), dim=-1)
+            joined = torch.cat((action, embedded.unsqueeze(-2).expand_as(action)), dim=-1)
             return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(joined)))
 
-    def _velocity(self, hidden: Tensor) -> Tensor:
+    def read_velocity(self, hidden: Tensor) -> Tensor:
+        """Return (batch, horizon, max_action_dim) from hidden states of the action tokens."""
         with self._head_precision(hidden.device):
             return self.action_out_proj(hidden.to(self.state_proj.weight.dtype))
 
@@ -291,7 +269,7 @@ def _fill(embeddings: Tensor, where: Tensor, values: Tensor) -> Tensor:
     return flat.index_copy(0, rows, values.to(flat.dtype)).view_as(embeddings)
 
 
-def _place(embeddings: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+def place(embeddings: Tensor, columns: Tensor, values: Tensor) -> Tensor:
     """Replace the embeddings in the given columns of each row; shapes (batch, n), (batch, n, w)."""
     index = columns[..., None].expand(-1, -1, embeddings.shape[-1])
     return embeddings.scatter(1, index, values.to(embeddings.dtype))

@@ -18,11 +18,13 @@ from vlakit.errors import CheckpointError, ConfigError, ProcessingError
 from vlakit.features import ACTION, ACTION_IS_PAD, OBS_STATE
 from vlakit.hub import presets, resolve
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
-from vlakit.policies.base import Policy, require, resolve_device
+from vlakit.policies.backbones.recorded import Recordings
+from vlakit.policies.base import Policy, for_the_log, require, resolve_device
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.eo1.config import EO1Config
 from vlakit.policies.eo1.flow_matching import sample_time
 from vlakit.policies.eo1.model import EO1Inputs, EO1Model
+from vlakit.policies.eo1.sampling import Sampler
 from vlakit.policies.eo1.weights import (
     BACKBONE,
     TIED,
@@ -57,6 +59,8 @@ class EO1Policy(Policy[EO1Config]):
         self.sizes = Qwen25VLSizes.from_json(config.vlm_config or {})
         with torch.device("meta"):
             self.model = EO1Model(config, self.sizes, _storage_dtype(config, self.sizes))
+        self._sampler = Sampler(self.model)
+        self._recordings: Recordings[Tensor] = Recordings(self.model, self.model.join_weights)
         self.expected_token_ids: dict[str, int] = {}
         """Ids that the checkpoint's configuration names; a batch with others is refused."""
         if torch.device(device or "cpu").type != "meta":
@@ -64,6 +68,7 @@ class EO1Policy(Policy[EO1Config]):
             self.to_empty(device=target)
             self.model.vlm_backbone.tie_weights()
             self.model.init_weights()
+            self._compile()
 
     @property
     def tied_weights(self) -> dict[str, str]:
@@ -106,6 +111,7 @@ class EO1Policy(Policy[EO1Config]):
         policy.origin = Origin(folder, settings.changes_from(stored))
         if is_upstream:
             policy.expected_token_ids = upstream_token_ids(entries, folder)
+        policy._compile()
         return policy.eval()
 
     @classmethod
@@ -140,11 +146,12 @@ class EO1Policy(Policy[EO1Config]):
         )
         policy.model.vlm_backbone.tie_weights()
         policy.model.init_head(target)
+        policy._compile()
         return policy
 
     def forward(
         self, batch: Mapping[str, Any], noise: Tensor | None = None, time: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Return the flow-matching loss of a preprocessed batch, and `{"loss": ...}`.
 
         Args:
@@ -173,7 +180,10 @@ class EO1Policy(Policy[EO1Config]):
             time.to(self.device, torch.float32),
             None if is_pad is None else is_pad.to(self.device),
         )
-        return loss, {"loss": loss.item()}
+        return loss, {"loss": for_the_log(loss)}
+
+    def num_tokens(self, batch: Mapping[str, Any]) -> int:
+        return int(require(batch, "attention_mask").sum())
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: Mapping[str, Any], noise: Tensor | None = None) -> Tensor:
@@ -189,7 +199,9 @@ class EO1Policy(Policy[EO1Config]):
         if noise is None:
             noise = torch.randn(self._noise_shape(rows), device=self.device)
         noise = noise.to(self.device, torch.float32)
-        actions = self.model.sample_actions(inputs, noise, self.config.num_denoise_steps)
+        recordings = self._recordings if self.has_fixed_shapes else None
+        steps = self.config.num_denoise_steps
+        actions = self._sampler.sample(inputs, noise, steps, recordings)
         return actions[..., : self.config.action_dim].float()
 
     def make_noise(self, batch_size: int, generators: Sequence[torch.Generator]) -> Tensor:
@@ -231,6 +243,10 @@ class EO1Policy(Policy[EO1Config]):
             state_token_id=ids["state_token_id"],
             action_token_id=ids["action_token_id"],
         )
+
+    def _compile(self) -> None:
+        if self.config.compile_model:
+            self.model.vlm_backbone.compile_blocks(self.config.compile_mode)
 
     def _pad(self, value: Tensor, width: int, name: str) -> Tensor:
         """Fill the last axis with zeros up to `width`."""

@@ -18,7 +18,13 @@ from vlakit.features import (
 )
 from vlakit.policies.backbones.paligemma_config import VARIANTS
 from vlakit.policies.config import PolicyConfig
-from vlakit.policies.config_checks import check_chunk, check_normalization, check_vector, expect
+from vlakit.policies.config_checks import (
+    check_chunk,
+    check_normalization,
+    check_vector,
+    expect,
+    resolve_recompute,
+)
 
 PALIGEMMA = "google/paligemma-3b-pt-224"
 TINY_PRESET = "tiny-paligemma"
@@ -40,7 +46,7 @@ def _normalization() -> dict[str, NormalizationMode]:
 class PI0FastConfig(PolicyConfig):
     """A PaliGemma that writes an action chunk as FAST tokens, one after another."""
 
-    own_fields: ClassVar[frozenset[str]] = frozenset(
+    own_fields: ClassVar[frozenset[str]] = PolicyConfig.own_fields | frozenset(
         {
             "paligemma_config",
             "vlm_base",
@@ -48,8 +54,10 @@ class PI0FastConfig(PolicyConfig):
             "decoding",
             "allow_missing_cameras",
             "allow_truncation",
+            "activation_checkpointing",
         }
     )
+    run_fields: ClassVar[frozenset[str]] = PolicyConfig.run_fields | {"activation_checkpointing"}
 
     paligemma_variant: Literal["gemma_300m", "gemma_2b", "tiny"] = "gemma_2b"
     """Sizes of the network. tiny is for tests and demos on a CPU; LeRobot does not know it."""
@@ -132,6 +140,9 @@ class PI0FastConfig(PolicyConfig):
     """Stand in a masked image for a camera that a batch lacks; false refuses the batch."""
     allow_truncation: bool = False
     """Cut prompts and chunks that are too long, as LeRobot does; false refuses them."""
+    activation_checkpointing: Literal["none", "layer", "selective"] | None = None
+    """What the backward pass recomputes: nothing, each layer, or all but the products; null goes by
+    `gradient_checkpointing`."""
 
     def __post_init__(self) -> None:
         if self.paligemma_variant == "tiny":
@@ -142,6 +153,7 @@ class PI0FastConfig(PolicyConfig):
         check_normalization(self)
         check_vector("state", self.state_feature)
         check_vector("action", self.action_feature)
+        resolve_recompute(self)
 
     def _fill_in_tiny(self) -> None:
         """Put the preset's values where the large variants' defaults stand."""
@@ -154,6 +166,11 @@ class PI0FastConfig(PolicyConfig):
             values["image_resolution"] = (side, side)
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def recompute(self) -> Literal["none", "layer", "selective"]:
+        """What the backward pass computes anew."""
+        return resolve_recompute(self)
 
     @property
     def action_dim(self) -> int:

@@ -13,22 +13,27 @@ chunk follows it within the steps left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from vlakit.errors import ActionDecodeError
+from vlakit.policies.backbones.recorded import Recorded, Recordings
 from vlakit.policies.pi0_fast.action_tokens import ActionVocabulary, TokenLayout
-from vlakit.policies.pi0_fast.model import PI0FastModel
-from vlakit.policies.pi0_fast.sequence import PI0FastInputs
+from vlakit.policies.pi0_fast.model import Decoding, PI0FastModel
+from vlakit.policies.pi0_fast.sequence import Kept, PI0FastInputs, cut, keep_visible
 from vlakit.policies.pi0_fast.token_automaton import TokenAutomaton
 
 _MOST_BYTES = 4
 """Of a character in UTF-8, and so the most tokens of a coefficient."""
-_STEPS_PER_TRANSFER = 8
+STEPS_PER_TRANSFER = 4
 """On an accelerator, steps between two looks at whether all rows are complete."""
+PROMPT_MULTIPLE = 16
+"""At fixed shapes, prompts are padded to a multiple of so many tokens."""
 _NOT_FINITE = "the network's logits are not finite"
 
 
@@ -42,6 +47,27 @@ class Generated:
     """FAST ids; none in rows that failed."""
     failures: dict[int, str]
     """Row -> why it spells no chunk."""
+
+
+@dataclass
+class Run:
+    """A batch of chunks that are being spelled; every tensor is changed in place."""
+
+    state: Decoding
+    positions: Tensor
+    """(batch,) of the automaton."""
+    has_ended: Tensor
+    """(batch,) bool"""
+    is_broken: Tensor
+    """(batch,) bool, True where logits were not finite."""
+    columns: Tensor
+    """(batch, steps) columns of the head that were chosen; -1 after the end."""
+    chosen: Tensor
+    """(batch,) the last of them, or anything where the row has ended."""
+    step: Tensor
+    """(1,) how many were chosen."""
+    noise: Tensor | None
+    """(batch, steps or more) uniforms, for a temperature above 0."""
 
 
 class ConstrainedDecoder:
@@ -84,11 +110,17 @@ class ConstrainedDecoder:
         self._start_ids = torch.tensor([start_ids], device=device)
         # Parity: at inference LeRobot's BOS belongs to the prompt, which sees it both ways.
         self._causal_from = int(has_bos)
-        self._transfer_every = 1 if self._start_ids.device.type == "cpu" else _STEPS_PER_TRANSFER
+        self._transfer_every = 1 if self._start_ids.device.type == "cpu" else STEPS_PER_TRANSFER
+        blocks = -(-(max_steps - 1) // self._transfer_every)
+        self._most_steps = 1 + blocks * self._transfer_every
 
     @torch.no_grad()
     def decode(
-        self, model: PI0FastModel, inputs: PI0FastInputs, noise: Tensor | None = None
+        self,
+        model: PI0FastModel,
+        inputs: PI0FastInputs,
+        noise: Tensor | None = None,
+        recordings: Recordings[Run] | None = None,
     ) -> Generated:
         """Generate one chunk per row.
 
@@ -98,40 +130,97 @@ class ConstrainedDecoder:
             model: the network.
             inputs: what it is asked.
             noise: (batch, at least max_steps) uniform in [0, 1), one per step, for a temperature
-                above 0; None draws with torch.multinomial.
+                above 0; None draws with torch.multinomial, at fixed shapes before the first step.
+            recordings: compute at fixed shapes, recorded here; None lets them grow.
         """
-        automaton, batch = self._automaton, inputs.prompt_ids.shape[0]
+        if recordings is None:
+            return self._finish(*self._begin_growing(model, inputs, noise))
+        kept = keep_visible(inputs.image_mask, inputs.prompt_mask, multiple=PROMPT_MULTIPLE)
+        inputs = cut(inputs, kept)
+        if self._temperature > 0 and noise is None:
+            noise = torch.rand(len(inputs.images), self._most_steps, device=inputs.images.device)
+        tensors = [getattr(inputs, field.name) for field in dataclasses.fields(inputs)]
+        tensors += [] if noise is None else [noise]
+
+        def begin(*tensors: Tensor) -> Run:
+            drawn = tensors[4] if len(tensors) > 4 else None
+            return self._begin(model, PI0FastInputs(*tensors[:4]), drawn, kept)
+
+        def advance(run: Run) -> None:
+            for _ in range(self._transfer_every):
+                self._advance(model, run)
+
+        def make() -> Recorded[Run]:
+            return Recorded(begin, tensors, advance=advance, pool=recordings.pool)
+
+        recorded = recordings.get(len(kept.cameras), tensors, make)
+        return self._finish(recorded.begin(*tensors), recorded.advance, self._transfer_every)
+
+    def _begin_growing(
+        self, model: PI0FastModel, inputs: PI0FastInputs, noise: Tensor | None
+    ) -> tuple[Run, Callable[[], None], int]:
+        run = self._begin(model, inputs, noise, None)
+        return run, partial(self._advance, model, run), 1
+
+    def _begin(
+        self, model: PI0FastModel, inputs: PI0FastInputs, noise: Tensor | None, kept: Kept | None
+    ) -> Run:
+        """Run the prefix and choose every row's first id."""
+        batch, device = inputs.prompt_ids.shape[0], inputs.prompt_ids.device
         state = model.prefill(
             inputs,
             self._start_ids.expand(batch, -1),
             causal_from=self._causal_from,
-            max_new_tokens=automaton.max_steps - 1,
+            max_new_tokens=self._most_steps - 1,
+            kept=kept,
         )
-        positions = automaton.start(batch)
-        has_ended = torch.zeros_like(positions, dtype=torch.bool)
-        is_broken = torch.zeros_like(has_ended)
-        columns = torch.full((batch, automaton.max_steps), -1, device=positions.device)
-        for step in range(automaton.max_steps):
-            targets = automaton.targets(positions)
-            # A row that has ended has no next token; what it takes from here on is not looked at.
-            allowed = automaton.allowed(targets, step) | has_ended[:, None]
-            logits = model.logits(state.hidden, self._head)
-            chosen, is_finite = self._choose(logits, allowed, _column(noise, step))
-            is_broken |= ~(is_finite | has_ended)
-            has_ended |= is_broken
-            columns[:, step] = torch.where(has_ended, -1, chosen)
-            moved = targets.gather(1, chosen[:, None]).squeeze(1)
-            positions = torch.where(has_ended, positions, moved)
-            has_ended |= automaton.is_complete(positions)
-            if self._is_over(has_ended, step + 1):
-                break
-            model.step(state, chosen + self._head.start)
-        return self._generated(columns.tolist(), is_broken.tolist())
+        run = Run(
+            state=state,
+            positions=self._automaton.start(batch),
+            has_ended=torch.zeros(batch, dtype=torch.bool, device=device),
+            is_broken=torch.zeros(batch, dtype=torch.bool, device=device),
+            columns=torch.full((batch, self._most_steps), -1, device=device),
+            chosen=torch.zeros(batch, dtype=torch.long, device=device),
+            step=torch.zeros(1, dtype=torch.long, device=device),
+            noise=noise,
+        )
+        self._pick(model, run)
+        return run
 
-    def _is_over(self, has_ended: Tensor, steps: int) -> bool:
-        if steps == self._automaton.max_steps:
-            return True
-        return steps % self._transfer_every == 0 and bool(has_ended.all())
+    def _advance(self, model: PI0FastModel, run: Run) -> None:
+        """Feed the ids that were chosen and choose the next."""
+        model.step(run.state, run.chosen + self._head.start)
+        self._pick(model, run)
+
+    def _pick(self, model: PI0FastModel, run: Run) -> None:
+        """Choose an id for every row; all in place and on the device."""
+        automaton = self._automaton
+        targets = automaton.targets(run.positions)
+        # A row that has ended has no next token; what it takes from here on is not looked at.
+        allowed = automaton.allowed(targets, run.step) | run.has_ended[:, None]
+        logits = model.logits(run.state.hidden, self._head)
+        uniforms = None if run.noise is None else _at(run.noise, run.step)
+        chosen, is_finite = self._choose(logits, allowed, uniforms)
+        run.is_broken |= ~(is_finite | run.has_ended)
+        run.has_ended |= run.is_broken
+        kept = torch.where(run.has_ended, -1, chosen)
+        run.columns.index_copy_(1, run.step, kept[:, None])
+        moved = targets.gather(1, chosen[:, None]).squeeze(1)
+        run.positions.copy_(torch.where(run.has_ended, run.positions, moved))
+        run.has_ended |= automaton.is_complete(run.positions)
+        run.chosen.copy_(chosen)
+        run.step += 1
+
+    def _finish(self, run: Run, advance: Callable[[], None], steps_at_once: int) -> Generated:
+        steps = 1
+        while steps < self._automaton.max_steps:
+            looks = (steps - 1) % self._transfer_every == 0
+            if looks and bool(run.has_ended.all()):
+                break
+            advance()
+            steps += steps_at_once
+        columns = run.columns[:, : self._automaton.max_steps]
+        return self._generated(columns.tolist(), run.is_broken.tolist())
 
     def _choose(
         self, logits: Tensor, allowed: Tensor, uniforms: Tensor | None
@@ -225,6 +314,11 @@ def read_codes(ids: Tensor, vocabulary: ActionVocabulary, *, check_prefix: bool)
             generated.codes.append([])
             generated.failures[row] = str(reason)
     return generated
+
+
+def _at(noise: Tensor, step: Tensor) -> Tensor:
+    """Return the uniforms of a step, (batch,); the last ones beyond the end."""
+    return noise.index_select(1, step.clamp(max=noise.shape[1] - 1)).squeeze(1)
 
 
 def _column(noise: Tensor | None, step: int) -> Tensor | None:

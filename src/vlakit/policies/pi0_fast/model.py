@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from vlakit.errors import ConfigError
 from vlakit.policies.backbones.gemma import Span
 from vlakit.policies.backbones.kv_cache import KVCache
+from vlakit.policies.backbones.layers import take_columns
 from vlakit.policies.backbones.paligemma import PaliGemma
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.pi0_fast.config import PI0FastConfig
 from vlakit.policies.pi0_fast.language_loss import head_cross_entropy
 from vlakit.policies.pi0_fast.sequence import (
+    Kept,
     PI0FastInputs,
     Prefix,
+    cut,
     keep_visible,
     last_column,
     last_real_column,
@@ -43,8 +46,12 @@ class Decoding:
     """(batch, capacity) bool, which slots may be looked at; None where all may."""
     angles: tuple[Tensor, Tensor]
     """Cosines and sines of the tokens to come, each (batch, max_new_tokens, head_dim)."""
+    first: int
+    """Slot of the first token to come."""
     steps: int = 0
-    """Tokens that were fed."""
+    """Tokens that were fed, where the host counts them."""
+    slots: Tensor | None = None
+    """(batch, 1) slot of each row's next token, where the device does: at fixed shapes."""
 
 
 class PaliGemmaHolder(nn.Module):
@@ -69,7 +76,7 @@ class PI0FastModel(nn.Module):
             )
         self.paligemma_with_expert = PaliGemmaHolder(sizes)
         self.paligemma.store_in(dtype)
-        self.paligemma.set_recompute(config.gradient_checkpointing)
+        self.paligemma.set_recompute(config.recompute)
         self.config, self.sizes = config, sizes
 
     @property
@@ -82,10 +89,7 @@ class PI0FastModel(nn.Module):
         self.paligemma.init_weights()
 
     def compile_blocks(self, mode: str) -> None:
-        """Compile the norms and MLPs of all layers with torch.compile, at their first use.
-
-        Lengths that change do not compile anew. Attention is left to its own kernel: compiled on a
-        CPU with changing lengths, torch 2.13 stops in its backward pass on a wrong stride.
+        """Compile all layers with torch.compile, at their first use; see `compile_block`.
 
         Args:
             mode: torch.compile's, such as `default` or `max-autotune`.
@@ -134,6 +138,7 @@ class PI0FastModel(nn.Module):
         *,
         causal_from: int,
         max_new_tokens: int,
+        kept: Kept | None = None,
     ) -> Decoding:
         """Run images, prompts and the tokens that a continuation starts with.
 
@@ -142,14 +147,19 @@ class PI0FastModel(nn.Module):
             start_ids: (batch, n) int64, the same number for every row; n may be 0.
             causal_from: tokens of `start_ids` before this index belong to the prompt, which sees
                 all of itself; those from it on see only what is not later.
-            max_new_tokens: most calls of `step`.
+            max_new_tokens: most tokens that are added.
+            kept: what the inputs were cut to. With it shapes are fixed: the host is told nothing,
+                and learns nothing, that depends on the values of the inputs.
         """
-        prefix, start = self._embed(inputs, start_ids)
+        prefix, start = self._embed(inputs, start_ids, kept)
         batch, length = start.shape[0], prefix.length + start.shape[1]
-        added = prefix.is_real.new_ones(batch, start.shape[1] + max_new_tokens)
+        language_model, is_fixed = self.paligemma.language_model, kept is not None
+        # Attention with a mask wants a number of keys that can be divided by 8.
+        unused = -(length + max_new_tokens) % 8 if is_fixed else 0
+        added = prefix.is_real.new_ones(batch, start.shape[1] + max_new_tokens + unused)
         is_real = torch.cat((prefix.is_real, added), dim=1)  # (batch, capacity)
-        cosines, sines = self.paligemma.language_model.rotary(token_positions(is_real))
-        cache = self.paligemma.language_model.new_cache(batch, length + max_new_tokens)
+        cosines, sines = language_model.rotary(token_positions(is_real))
+        cache = language_model.new_cache(batch, is_real.shape[1], uses_joined=is_fixed)
         if start.shape[1]:
             columns = torch.full((batch, 1), length - 1, device=start.device)
         else:
@@ -163,6 +173,8 @@ class PI0FastModel(nn.Module):
             cache=cache,
             is_real=None if prefix.is_full else is_real,
             angles=(cosines[:, length:], sines[:, length:]),
+            first=length,
+            slots=torch.full((batch, 1), length, device=start.device) if is_fixed else None,
         )
 
     @torch.no_grad()
@@ -173,6 +185,10 @@ class PI0FastModel(nn.Module):
             decoding: updated in place.
             ids: (batch,) int64; anything for rows that are finished.
         """
+        if decoding.slots is not None:
+            decoding.hidden.copy_(self.look_ahead(decoding, ids[:, None])[:, 0])
+            decoding.slots += 1
+            return
         index, keys = decoding.steps, decoding.cache.start + 1
         cosines, sines = (part[:, index : index + 1] for part in decoding.angles)
         if not cosines.shape[1]:
@@ -189,6 +205,34 @@ class PI0FastModel(nn.Module):
         )
         decoding.hidden = hidden[:, 0]
         decoding.cache.start, decoding.steps = keys, index + 1
+
+    @torch.no_grad()
+    def look_ahead(self, decoding: Decoding, ids: Tensor) -> Tensor:
+        """Return the hidden states of tokens that come next, (batch, n, width).
+
+        Their keys and values are stored, but the rows do not grow: tokens that turn out wrong are
+        overwritten by those that come in their place.
+
+        Args:
+            decoding: with slots counted on the device.
+            ids: (batch, n) int64.
+        """
+        assert decoding.slots is not None
+        cache, language_model = decoding.cache, self.paligemma.language_model
+        slots = decoding.slots + torch.arange(ids.shape[1], device=ids.device)  # (batch, n)
+        seen = torch.arange(cache.length, device=ids.device) <= slots[..., None]
+        if decoding.is_real is not None:
+            seen &= decoding.is_real[:, None]
+        # Rows that have ended may go beyond the table; what they compute is not looked at.
+        columns = (slots - decoding.first).clamp(max=decoding.angles[0].shape[1] - 1)
+        cosines, sines = (take_columns(part, columns) for part in decoding.angles)
+        cache.slots = slots.clamp(max=cache.length - 1)
+        span = Span(ids.shape[1], cache.length, seen[:, None])
+        return language_model(language_model.embed(ids), (cosines, sines), [span], cache=cache)
+
+    def join_weights(self) -> None:
+        """Lay out the language model's weights for inference at fixed shapes."""
+        self.paligemma.language_model.join_weights()
 
     def logits(self, hidden: Tensor, rows: Tensor | slice | None = None) -> Tensor:
         """Return the head's logits in the storage type.
@@ -208,21 +252,24 @@ class PI0FastModel(nn.Module):
         """Embed images and prompts, for several calls with the same inputs."""
         return self._embed(inputs, inputs.prompt_ids[:, :0])[0]
 
-    def _embed(self, inputs: PI0FastInputs | Prefix, ids: Tensor) -> tuple[Prefix, Tensor]:
+    def _embed(
+        self, inputs: PI0FastInputs | Prefix, ids: Tensor, kept: Kept | None = None
+    ) -> tuple[Prefix, Tensor]:
         """Return the prefix and the embeddings of ids, (batch, n) -> (batch, n, width)."""
         language_model = self.paligemma.language_model
         if isinstance(inputs, Prefix):
             return inputs, language_model.embed(ids)
-        kept = keep_visible(inputs.image_mask, inputs.prompt_mask)
-        prompt_ids = inputs.prompt_ids[:, : kept.prompt]
+        if kept is None:
+            kept = keep_visible(inputs.image_mask, inputs.prompt_mask)
+            inputs = cut(inputs, kept)
         # One look-up for all tokens: each would give a gradient as large as the table.
-        text = language_model.embed(torch.cat((prompt_ids, ids), dim=1))
-        images = self._embed_images(inputs.images[:, kept.cameras]).to(text.dtype)
+        text = language_model.embed(torch.cat((inputs.prompt_ids, ids), dim=1))
+        images = self._embed_images(inputs.images).to(text.dtype)
         per_image = self.sizes.vision.num_patches
-        seen = inputs.image_mask[:, kept.cameras].bool().repeat_interleave(per_image, dim=1)
+        seen = inputs.image_mask.bool().repeat_interleave(per_image, dim=1)
         prefix = Prefix(
             embeddings=torch.cat((images, text[:, : kept.prompt]), dim=1),
-            is_real=torch.cat((seen, inputs.prompt_mask[:, : kept.prompt].bool()), dim=1),
+            is_real=torch.cat((seen, inputs.prompt_mask.bool()), dim=1),
             is_full=kept.is_full,
         )
         return prefix, text[:, kept.prompt :]

@@ -17,13 +17,15 @@ from vlakit.errors import ActionDecodeError, ConfigError
 from vlakit.features import ACTION_TOKEN_MASK, ACTION_TOKENS, LANGUAGE_MASK, LANGUAGE_TOKENS
 from vlakit.hub import presets, resolve
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
-from vlakit.policies.base import Policy, require, resolve_device
+from vlakit.policies.backbones.recorded import Recordings
+from vlakit.policies.base import Policy, for_the_log, require, resolve_device
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.pi0_fast.codec import ActionCodec
 from vlakit.policies.pi0_fast.config import PI0FastConfig
 from vlakit.policies.pi0_fast.decoding import (
     ConstrainedDecoder,
     Generated,
+    Run,
     decode_as_reference,
     read_codes,
 )
@@ -76,6 +78,7 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
         self.sizes = PaliGemmaSizes.of_variant(config.paligemma_variant, config.paligemma_config)
         with torch.device("meta"):
             self.model = PI0FastModel(config, self.sizes, DTYPES[config.dtype])
+        self._recordings: Recordings[Run] = Recordings(self.model, self.model.join_weights)
         self._decoders: dict[torch.device, ConstrainedDecoder] = {}
         self._has_trained = False
         if torch.device(device or "cpu").type != "meta":
@@ -170,7 +173,7 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
 
     def forward(
         self, batch: Mapping[str, Any], noise: Tensor | None = None, time: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Return the cross entropy of a preprocessed batch's action tokens, and `{"loss": ...}`.
 
         Args:
@@ -182,7 +185,13 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
         tokens = require(batch, ACTION_TOKENS).to(self.device)
         mask = require(batch, ACTION_TOKEN_MASK).to(self.device)
         loss = self.model.loss(self._inputs(batch), tokens, mask)
-        return loss, {"loss": loss.item()}
+        return loss, {"loss": for_the_log(loss)}
+
+    def num_tokens(self, batch: Mapping[str, Any]) -> int:
+        texts = [require(batch, key) for key in (LANGUAGE_MASK, ACTION_TOKEN_MASK)]
+        cameras = [name for name in self.config.image_features if batch.get(name) is not None]
+        images = len(texts[0]) * len(cameras) * self.sizes.vision.num_patches
+        return images + sum(int(mask.sum()) for mask in texts)
 
     def predict_action_chunk(self, batch: Mapping[str, Any], noise: Tensor | None = None) -> Tensor:
         """Return normalised actions, (batch, chunk_size, action_dim) float32.
@@ -248,7 +257,8 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
         inputs = self._inputs(batch)
         noise = None if noise is None else noise.to(self.device)
         if self.config.decoding == "constrained":
-            return self._decoder().decode(self.model, inputs, noise)
+            recordings = self._recordings if self.has_fixed_shapes else None
+            return self._decoder().decode(self.model, inputs, noise, recordings)
         ids = decode_as_reference(
             self.model,
             inputs,

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlakit.policies.attention_mask import prefix_mask
@@ -62,19 +63,35 @@ class Kept:
     """Whether every row sees all that is kept."""
 
 
-def keep_visible(image_mask: Tensor, prompt_mask: Tensor) -> Kept:
+def keep_visible(image_mask: Tensor, prompt_mask: Tensor, *, multiple: int = 1) -> Kept:
     """Find out what can be left out; one transfer to the host.
 
     Args:
         image_mask: (batch, cameras), True where a camera exists.
         prompt_mask: (batch, prompt), True at real tokens.
+        multiple: keep prompts of a length that this divides, so that few lengths occur; above 1
+            rows do not count as full.
     """
     joined = torch.cat((image_mask, prompt_mask), dim=1).cpu()
     images, prompt = joined[:, : image_mask.shape[1]], joined[:, image_mask.shape[1] :]
     cameras = images.any(0).nonzero().flatten().tolist()
     length = last_column(prompt)
-    is_full = bool(images[:, cameras].all()) and bool(prompt[:, :length].all())
-    return Kept(cameras, length, is_full)
+    is_full = multiple == 1 and bool(images[:, cameras].all() & prompt[:, :length].all())
+    return Kept(cameras, -(-length // multiple) * multiple, is_full)
+
+
+def cut(inputs: PI0FastInputs, kept: Kept) -> PI0FastInputs:
+    """Return the inputs without what can be left out, or with more padding where that is kept."""
+    images, exists, width = inputs.images, inputs.image_mask, inputs.prompt_ids.shape[1]
+    if len(kept.cameras) < images.shape[1]:
+        images, exists = images[:, kept.cameras], exists[:, kept.cameras]
+    missing = max(kept.prompt - width, 0)
+    return PI0FastInputs(
+        images=images,
+        image_mask=exists,
+        prompt_ids=F.pad(inputs.prompt_ids[:, : kept.prompt], (0, missing)),
+        prompt_mask=F.pad(inputs.prompt_mask[:, : kept.prompt], (0, missing)),
+    )
 
 
 def last_column(mask: Tensor) -> int:

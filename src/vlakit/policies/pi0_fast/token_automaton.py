@@ -130,12 +130,12 @@ class TokenAutomaton:
         """Return where every id leads, (batch, ids), from positions (batch,)."""
         return positions[:, None] + self._moves[positions % _WIDTH]
 
-    def allowed(self, targets: Tensor, num_generated: int) -> Tensor:
+    def allowed(self, targets: Tensor, num_generated: int | Tensor) -> Tensor:
         """Return which ids may come next, (batch, ids) boolean.
 
         Args:
             targets: where every id leads, (batch, ids).
-            num_generated: ids of the chunk so far.
+            num_generated: ids of the chunk so far; a tensor (1,) where the device counts them.
         """
         return self._steps[targets] < self.max_steps - num_generated
 

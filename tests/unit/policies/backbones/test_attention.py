@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from vlakit.policies.attention_mask import causal_padding_mask
-from vlakit.policies.backbones.attention import attend
+from vlakit.policies.backbones.attention import _per_query_head, attend, takes_groups
 from vlakit.policies.backbones.segments import Segments, attend_segments
 
 
@@ -36,6 +37,49 @@ def test_a_single_query_equals_eager_with_and_without_a_mask() -> None:
         ours, plain = (attend(q, k, v, kind=kind, mask=mask) for kind in ("sdpa", "eager"))
         torch.testing.assert_close(ours, plain)
         assert ours.shape == (2, 1, 32)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "has_mask", "expected"),
+    [
+        ("cuda", torch.bfloat16, False, True),  # flash attention
+        ("cuda", torch.float16, False, True),
+        ("cuda", torch.bfloat16, True, False),  # flash takes no mask, the others no groups
+        ("cuda", torch.float32, False, False),  # flash takes no float32
+        ("cuda", torch.float32, True, False),
+        ("cpu", torch.float32, True, True),
+        ("cpu", torch.bfloat16, False, True),
+    ],
+)
+def test_heads_share_keys_where_a_fused_kernel_allows_it(
+    device: str, dtype: torch.dtype, has_mask: bool, expected: bool
+) -> None:
+    assert takes_groups(device, dtype, has_mask=has_mask) is expected
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("arguments", [{"causal": True}, {"mask": True}, {}])
+def test_repeated_key_heads_give_what_shared_ones_give(
+    kv_heads: int, arguments: dict[str, Any]
+) -> None:
+    q = torch.randn(2, 4, 5, 8, requires_grad=True)
+    k, v = (torch.randn(2, kv_heads, 5, 8, requires_grad=True) for _ in range(2))
+    if "mask" in arguments:
+        is_real = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
+        arguments = {"mask": causal_padding_mask(is_real)}
+    results = []
+    for keys, values in ((k, v), (_per_query_head(k, 4), _per_query_head(v, 4))):
+        out = attend(q, keys, values, kind="sdpa", **arguments)
+        results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
+    for shared, repeated in zip(*results, strict=True):
+        torch.testing.assert_close(repeated, shared)
+
+
+def test_one_key_head_is_repeated_without_a_copy() -> None:
+    k = torch.randn(2, 1, 5, 8)
+    repeated = _per_query_head(k, 4)
+    assert repeated.shape == (2, 4, 5, 8)
+    assert repeated.untyped_storage().data_ptr() == k.untyped_storage().data_ptr()
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:

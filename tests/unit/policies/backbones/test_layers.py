@@ -3,17 +3,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.activations import ACT2FN
 
 from vlakit.errors import ConfigError
 from vlakit.policies.backbones.layers import (
     ACTIVATIONS,
+    GatedMLP,
+    Recompute,
     RMSNorm,
     activation,
     inverse_frequencies,
     rotate,
+    run_block,
 )
 
 
@@ -101,3 +109,47 @@ def test_unknown_activation_is_refused_with_the_nearest() -> None:
     assert isinstance(activation("linear"), torch.nn.Identity)
     with pytest.raises(ConfigError, match=r"'gleu' is unknown.*Did you mean 'gelu'"):
         activation("gleu")
+
+
+class _Operations(TorchDispatchMode):
+    """Counts what is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _backward_operations(recompute: Recompute) -> Counter[str]:
+    """Return what the backward pass of an MLP computes."""
+    torch.manual_seed(0)
+    block = GatedMLP(64, 256, "silu", bias=False)
+    x = torch.randn(8, 64, requires_grad=True)
+    loss = run_block(block, x, recompute=recompute).sum()
+    with _Operations() as seen:
+        loss.backward()
+    return seen.counts
+
+
+def test_the_backward_pass_repeats_what_it_is_told_to() -> None:
+    none, layer, selective = map(_backward_operations, ("none", "layer", "selective"))
+    assert none["silu"] == 0
+    assert layer["silu"] == selective["silu"] == 1
+    assert none["mm"] == selective["mm"] == 6, "two for each of three maps"
+    assert layer["mm"] > none["mm"]
+
+
+@pytest.mark.parametrize("recompute", ["layer", "selective"])
+def test_nothing_is_recomputed_where_no_gradient_is_taken(recompute: Recompute) -> None:
+    block, calls = nn.Linear(2, 2), []
+    block.register_forward_hook(lambda *_: calls.append(1))
+    x = torch.ones(1, 2)
+    with torch.no_grad():
+        assert not run_block(block, x, recompute=recompute).requires_grad
+    run_block(block.eval(), x, recompute=recompute).sum().backward()
+    assert len(calls) == 2

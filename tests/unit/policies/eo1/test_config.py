@@ -150,3 +150,46 @@ def test_absent_features_have_the_padded_widths() -> None:
     assert config.input_features["observation.state"].shape == (32,)
     assert config.action_dim == 9
     assert list(config.input_features) == ["observation.state"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "none"),
+        ({"gradient_checkpointing": True}, "layer"),
+        ({"activation_checkpointing": "layer"}, "layer"),
+        ({"activation_checkpointing": "layer", "gradient_checkpointing": True}, "layer"),
+        ({"activation_checkpointing": "selective"}, "selective"),
+        ({"activation_checkpointing": "none", "compile_model": True}, "none"),
+    ],
+)
+def test_what_is_recomputed_follows_from_two_flags(changes: dict[str, Any], expected: str) -> None:
+    config = EO1Config(**changes)
+    assert config.recompute == expected
+    assert "activation_checkpointing" not in config.to_json(), "LeRobot reads the file"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"gradient_checkpointing": True, "activation_checkpointing": "none"},
+            "means --policy.activation_checkpointing=layer, but it is none. Give "
+            "--policy.gradient_checkpointing=false",
+        ),
+        (
+            {"gradient_checkpointing": True, "activation_checkpointing": "selective"},
+            "but it is selective",
+        ),
+        (
+            {"compile_model": True, "activation_checkpointing": "selective"},
+            "Give --policy.activation_checkpointing=none or layer",
+        ),
+        ({"activation_checkpointing": "some"}, "activation_checkpointing=some"),
+    ],
+)
+def test_flags_of_recomputing_that_contradict_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EO1Config().override(changes)

@@ -77,13 +77,40 @@ def test_prediction_in_inference_mode_leaves_training_possible() -> None:
 @pytest.mark.parametrize("kind", ["sdpa", "eager"])
 def test_gradient_checkpointing_changes_no_gradient(kind: str) -> None:
     gradients = []
-    for enabled in (False, True):
+    for recompute in ("none", "layer", "selective"):
         torch.manual_seed(3)
-        policy = tiny_policy(gradient_checkpointing=enabled, attn_implementation=kind).train()
+        policy = tiny_policy(activation_checkpointing=recompute, attn_implementation=kind).train()
         loss, _ = policy(tiny_batch(), noise=torch.ones(2, 4, 7), time=torch.tensor([0.3, 0.6]))
         loss.backward()
         gradients.append([p.grad for p in policy.parameters()])
-    assert all(a.equal(b) for a, b in zip(*gradients, strict=True))
+    for plain, *others in zip(*gradients, strict=True):
+        assert all(plain.equal(other) for other in others)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about itself
+@pytest.mark.parametrize("recompute", ["none", "layer"])
+def test_a_compiled_network_gives_the_same(recompute: str) -> None:
+    torch.manual_seed(3)
+    plain = tiny_policy().train()
+    changes = {"compile_model": True, "activation_checkpointing": recompute}
+    compiled = tiny_policy(**changes).train()
+    compiled.load_state_dict(plain.state_dict())
+    fixed = {"noise": torch.randn(2, 4, 7), "time": torch.tensor([0.3, 0.6])}
+    graphs = []
+    for lengths in ((3, 5), (7, 2), (11, 4)):
+        gradients = []
+        for policy in (plain, compiled):
+            policy.zero_grad()
+            policy(tiny_batch(lengths), **fixed)[0].backward()
+            gradients.append({n: p.grad for n, p in policy.named_parameters()})
+        torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0, "something is compiled"
+    assert graphs[0] == graphs[2], "and not anew for another length"
+    batch, noise = tiny_batch(side="left"), torch.randn(2, 4, 7)
+    own, expected = (p.predict_action_chunk(batch, noise=noise) for p in (compiled, plain))
+    torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("forced", [True, False])

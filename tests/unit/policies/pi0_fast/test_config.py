@@ -149,3 +149,46 @@ def test_a_state_or_action_has_one_axis() -> None:
     feature = PolicyFeature(FeatureType.ACTION, (2, 3))
     with pytest.raises(ConfigError, match=r"action feature has shape \[2, 3\]"):
         PI0FastConfig(output_features={"action": feature})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "none"),
+        ({"gradient_checkpointing": True}, "layer"),
+        ({"activation_checkpointing": "layer"}, "layer"),
+        ({"activation_checkpointing": "layer", "gradient_checkpointing": True}, "layer"),
+        ({"activation_checkpointing": "selective"}, "selective"),
+        ({"activation_checkpointing": "none", "compile_model": True}, "none"),
+    ],
+)
+def test_what_is_recomputed_follows_from_two_flags(changes: dict[str, Any], expected: str) -> None:
+    config = PI0FastConfig(**changes)
+    assert config.recompute == expected
+    assert "activation_checkpointing" not in config.to_json(), "LeRobot reads the file"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"gradient_checkpointing": True, "activation_checkpointing": "none"},
+            "means --policy.activation_checkpointing=layer, but it is none. Give "
+            "--policy.gradient_checkpointing=false",
+        ),
+        (
+            {"gradient_checkpointing": True, "activation_checkpointing": "selective"},
+            "but it is selective",
+        ),
+        (
+            {"compile_model": True, "activation_checkpointing": "selective"},
+            "Give --policy.activation_checkpointing=none or layer",
+        ),
+        ({"activation_checkpointing": "some"}, "activation_checkpointing=some"),
+    ],
+)
+def test_flags_of_recomputing_that_contradict_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PI0FastConfig().override(changes)

@@ -57,7 +57,13 @@ class TableNetwork:
         return inputs
 
     def prefill(
-        self, inputs: PI0FastInputs, start_ids: Tensor, *, causal_from: int, max_new_tokens: int
+        self,
+        inputs: PI0FastInputs,
+        start_ids: Tensor,
+        *,
+        causal_from: int,
+        max_new_tokens: int,
+        kept: None = None,
     ) -> TableDecoding:
         self.prefills.append((start_ids[0].tolist(), causal_from))
         self.rows = inputs.prompt_ids[:, 0]

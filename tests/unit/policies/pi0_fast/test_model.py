@@ -20,6 +20,7 @@ from tests.unit.policies.pi0_fast.small_network import (
     small_model,
 )
 from vlakit.errors import ConfigError
+from vlakit.policies.backbones.layers import Recompute
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.pi0_fast.config import PI0FastConfig
 from vlakit.policies.pi0_fast.model import PI0FastModel
@@ -120,15 +121,16 @@ def test_a_batch_without_any_camera_reads_its_prompts() -> None:
     assert not any("vision" in name for name in _gradients(model, loss))
 
 
+@pytest.mark.parametrize("kind", ["layer", "selective"])
 @pytest.mark.parametrize("lengths", [[6, 4, 9], [5, 5, 5]])
-def test_recomputed_blocks_give_the_same_gradients(lengths: list[int]) -> None:
+def test_recomputed_blocks_give_the_same_gradients(lengths: list[int], kind: Recompute) -> None:
     model = small_model().train()
     inputs, actions = small_inputs(MIXED, [3, 7, 5], 1), small_actions(lengths, 1)
     calls: list[int] = []
     model.paligemma.language_model.layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
     expected = _gradients(model, model.loss(inputs, *actions))
     assert len(calls) == 1
-    model.paligemma.set_recompute(True)
+    model.paligemma.set_recompute(kind)
     gradients = _gradients(model, model.loss(inputs, *actions))
     assert len(calls) == 3  # forward, and again in the backward pass
     for name, gradient in gradients.items():

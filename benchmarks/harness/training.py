@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training steps of two sides: their losses agree, then their time and their memory."""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from harness.reference_process import Reference
+from harness.timing import OURS, REFERENCE, take_turns
+from reference.measure import DeviceStopwatch, PeakMemory, optimizer_mb, used_mb
+from reference.named_weights import fill_by_name
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from vlakit.policies.base import Policy
+from vlakit.training.optimizer import make_optimizer
+from vlakit.training.optimizer_config import preset_optimizer
+from vlakit.training.step import autocast, train_step
+
+Step = Callable[[int], dict[str, Any]]
+"""Takes a seed, does one step, returns `ms`, `loss`, `norm` and the three sizes in MB."""
+
+CHECKED_STEPS = 3
+_WARMUP = 1
+
+
+class Batches(Protocol):
+    """Gives our side the batch of a step; its time belongs to the step."""
+
+    def __call__(self) -> dict[str, Any]: ...
+
+
+class TrainingSession:
+    """Our side: a policy with its optimiser, as `vlakit train` puts them together."""
+
+    def __init__(self, policy: Policy, batches: Batches, device: str, dtype: str) -> None:
+        """Take a policy and fill its weights.
+
+        Args:
+            policy: built on the device.
+            batches: gives the batch of a step.
+            device: cpu or cuda.
+            dtype: the policy's.
+        """
+        self.policy, self.batches = policy, batches
+        self.filled = fill_by_name(policy)
+        self.device, self.dtype = device, dtype
+        preset = preset_optimizer(policy.config)
+        self.clip = preset.grad_clip_norm
+        self.optimizer = make_optimizer(preset, policy.parameters())
+        self.scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
+        self.weights_mb = used_mb(device)
+        self._noise: Tensor | None = None
+
+    def parameters(self) -> Any:
+        return self.policy.parameters()
+
+    def leave(self) -> None:
+        """Give the device back."""
+        del self.policy, self.optimizer, self.scheduler
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Give the policy the noise of this step, the same on every kind of device."""
+        return self.policy.forward(batch, noise=self._noise)
+
+    def step(self, seed: int, noise: Tensor | None = None) -> dict[str, Any]:
+        torch.manual_seed(seed)
+        self._noise = noise
+        peak, watch = PeakMemory(self.device), DeviceStopwatch(self.device)
+        self.policy.train()
+        result = train_step(
+            self,
+            self.batches(),
+            self.optimizer,
+            self.scheduler,
+            grad_clip_norm=self.clip,
+            precision=autocast(torch.device(self.device), self.dtype),
+        )
+        return {
+            "ms": watch.ms,
+            "loss": float(result.loss),
+            "norm": float(result.grad_norm),
+            "peak_mb": peak.mb,
+            "weights_mb": self.weights_mb,
+            "optimizer_mb": optimizer_mb(self.optimizer),
+        }
+
+
+class Recorded:
+    """A side whose answers are kept: the first ones are compared, the last ones measured."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self.checked: list[dict[str, Any]] = []
+        self.last: dict[str, Any] = {}
+
+    def check(self, steps: int) -> None:
+        """Do the steps whose losses are compared."""
+        self.checked = [self._step(seed) for seed in range(steps)]
+
+    def side(self) -> float:
+        self.last = self._step(9)
+        return self.last["ms"]
+
+
+def check_weights(ours: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+    """Stop when the two networks are not the same one; names and numbers decide."""
+    same = ours["parameters"] == reference["parameters"] and math.isclose(
+        ours["sum"], reference["sum"], rel_tol=1e-6
+    )
+    assert same, f"the networks differ: {dict(ours)} and {dict(reference)}"
+
+
+def largest_difference(ours: Recorded, reference: Recorded, tolerance: float) -> float:
+    """Return the largest relative difference of losses and norms over the checked steps.
+
+    Raises:
+        AssertionError: the sides do different work.
+    """
+    worst = 0.0
+    for mine, theirs in zip(ours.checked, reference.checked, strict=True):
+        for name in ("loss", "norm"):
+            worst = max(worst, abs(mine[name] - theirs[name]) / abs(theirs[name]))
+    assert worst < tolerance, f"the sides differ by {worst}: this compares different work"
+    return worst
+
+
+def compare(
+    ours: TrainingSession,
+    flags: Namespace,
+    script: str,
+    folder: Path,
+    *,
+    tolerance: float,
+    **arguments: Any,
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Check that both sides do the same work, then measure their steps.
+
+    On a CPU they take turns. On a GPU ours goes first and leaves the card, since two full networks
+    with their optimisers do not fit on one.
+
+    Args:
+        ours: our side, ready to step.
+        flags: of the command line.
+        script: of the reference.
+        folder: that it reads.
+        tolerance: relative, of losses and gradient norms.
+        **arguments: of the script's `load`.
+
+    Returns:
+        Milliseconds of the measured steps by side, and what else belongs into the result.
+    """
+    mine = Recorded(ours.step)
+    details: dict[str, Any] = {"parameters": ours.filled["parameters"]}
+    if flags.reference_python is None:
+        times = take_turns({OURS: mine.side}, repeats=flags.repeats, warmup=_WARMUP)
+        return times, details | memory({OURS: mine})
+    one_by_one = flags.device == "cuda"
+    mine.check(CHECKED_STEPS)
+    times = {}
+    if one_by_one:
+        times = take_turns({OURS: mine.side}, repeats=flags.repeats, warmup=_WARMUP)
+        ours.leave()
+    with Reference.from_flags(flags, script, folder) as reference:
+        loaded = reference.call("load", **arguments)
+        check_weights(ours.filled, loaded)
+        theirs = Recorded(lambda seed: reference.call("step", seed=seed))
+        theirs.check(CHECKED_STEPS)
+        details["difference"] = largest_difference(mine, theirs, tolerance)
+        sides = {OURS: mine.side, REFERENCE: theirs.side}
+        if one_by_one:
+            del sides[OURS]
+        times |= take_turns(sides, repeats=flags.repeats, warmup=_WARMUP)
+    details |= {"sides": "one after the other" if one_by_one else "in turn"}
+    return times, details | {"reference_versions": loaded} | memory({OURS: mine, REFERENCE: theirs})
+
+
+def memory(sides: Mapping[str, Recorded]) -> dict[str, Any]:
+    """Return the most memory of a step in MB, of each side and as a ratio.
+
+    Beyond the weights are gradients, activations and the optimiser's state; beyond the state, which
+    no side can do without, are gradients and activations.
+    """
+    found: dict[str, Any] = {}
+    for name, side in sides.items():
+        if side.last["peak_mb"] is None:
+            continue
+        beyond = side.last["peak_mb"] - side.last["weights_mb"]
+        # At the first step the state is made at the end, when the activations are gone.
+        first = side.checked[0] if side.checked else side.last
+        found[f"{name}_beyond_weights_mb"] = round(beyond)
+        found[f"{name}_beyond_state_mb"] = round(beyond - side.last["optimizer_mb"])
+        found[f"{name}_first_step_mb"] = round(first["peak_mb"] - first["weights_mb"])
+    for what in ("beyond_weights", "beyond_state"):
+        mine, theirs = (found.get(f"{name}_{what}_mb") for name in (OURS, REFERENCE))
+        if mine is not None and theirs:
+            found[f"{what}_ours_over_reference"] = round(mine / theirs, 3)
+    return found
+
+
+def achieved(flops: float, times: Mapping[str, list[float]], rate: float) -> dict[str, Any]:
+    """Return the share of the device's measured matrix rate that a step reaches (MFU).
+
+    Args:
+        flops: of the network's own work in one step, recomputation not counted.
+        times: milliseconds of steps by side.
+        rate: FLOPs per second of a large matrix product.
+    """
+    shares = {
+        f"{name}_mfu": round(flops / (statistics.median(values) / 1e3) / rate, 4)
+        for name, values in times.items()
+    }
+    return {"step_tflop": round(flops / 1e12, 4), "matrix_tflops": round(rate / 1e12, 2)} | shares
+
+
+@torch.no_grad()
+def step_flops(policy: Policy, batch: Mapping[str, Any]) -> float:
+    """Return the FLOPs of one training step: three times those of our forward pass.
+
+    Ours has no work on padding, so this is what the task takes, the same number for both sides.
+    Kernels that torch's counter does not know count nothing.
+    """
+    policy.train()
+    with FlopCounterMode(display=False) as counter:
+        policy.forward(batch)
+    return 3.0 * counter.get_total_flops()
+
+
+def print_profile(ours: TrainingSession) -> None:
+    """Print where a step of our side spends its time."""
+    ours.step(0)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    key = "self_cpu_time_total"
+    if ours.device == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+        key = "self_cuda_time_total"
+    with torch.profiler.profile(activities=activities) as profile:
+        ours.step(9)
+    print(profile.key_averages().table(sort_by=key, row_limit=30))
