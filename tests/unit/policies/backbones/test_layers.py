@@ -71,6 +71,33 @@ def test_rotation_keeps_lengths_and_relative_angles() -> None:
     torch.testing.assert_close(turned(x, 3) @ turned(y, 5), turned(x, 10) @ turned(y, 12))
 
 
+def _plain_turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+@pytest.mark.parametrize(
+    ("storage", "angles", "tolerance"),
+    [
+        (torch.float32, torch.float32, 1e-6),
+        (torch.bfloat16, torch.float32, 1e-2),  # as under mixed precision
+        (torch.bfloat16, torch.bfloat16, 1e-2),
+    ],
+)
+def test_rotation_has_the_derivative_of_its_formula(
+    storage: torch.dtype, angles: torch.dtype, tolerance: float
+) -> None:
+    x = torch.randn(2, 3, 5, 8).to(storage).requires_grad_()
+    cos, sin = (torch.randn(2, 1, 5, 8).to(angles) for _ in range(2))
+    out, plain = rotate(x, cos, sin), _plain_turn(x, cos, sin)
+    assert out.equal(plain)
+    assert out.dtype == plain.dtype
+    grad = torch.randn(2, 3, 5, 8).to(out.dtype)
+    (own,), (expected,) = (torch.autograd.grad(y, x, grad) for y in (out, plain))
+    assert own.dtype == expected.dtype
+    assert (own - expected).norm() < tolerance * expected.norm()
+
+
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_activations_equal_transformers(name: str) -> None:
     x = torch.linspace(-4, 4, 33)
