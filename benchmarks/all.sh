@@ -5,9 +5,9 @@
 #     sh benchmarks/all.sh [--quick] [REFERENCE_PYTHON]
 #
 # Without REFERENCE_PYTHON it is made first (reference_environment.sh). Lines go to
-# benchmarks/results/<date>-<device>.jsonl. --quick runs each with few repeats and small networks.
-# PYTHON names our interpreter (default .venv/bin/python), THREADS torch's threads (default 2).
-# A benchmark that fails is named at the end, and loses only its own lines.
+# benchmarks/results/<date>-cpu.jsonl; see gpu.sh for a GPU. --quick takes small networks and few
+# repeats. PYTHON names our interpreter (default .venv/bin/python), THREADS torch's threads (default
+# 2), OUT the folder of the results. A benchmark that fails is named at the end, and loses only its own lines.
 set -u
 
 here=$(dirname "$0")
@@ -21,8 +21,7 @@ fi
 reference=${1:-"$(sh "$here/reference_environment.sh")"}
 [ -x "$reference" ] || exit 1
 
-device=$("$python" "$here/harness/timing.py")
-results="$here/results/$(date +%F)-$device.jsonl"
+results=${OUT:-"$here/results"}/$(date +%F)-cpu.jsonl
 failed=
 : >"$results"
 

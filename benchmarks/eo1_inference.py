@@ -13,6 +13,7 @@ reported apart (`first_call_ms`): they may prepare the later ones.
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from argparse import Namespace
 from pathlib import Path
@@ -96,7 +97,9 @@ def measure(ours: Session, reference: Reference | None, rows: int, flags: Namesp
     times = take_turns(sides, repeats=flags.repeats, warmup=2)
     bandwidth = copy_bandwidth(flags.device)
     # What reading the text layers' weights once per denoising step takes at least.
-    details["bound_ms"] = round(1e3 * steps * ours.step_bytes() / bandwidth, 2)
+    bound_ms = 1e3 * steps * ours.step_bytes() / bandwidth
+    details["bound_ms"] = round(bound_ms, 2)
+    details["share_of_bound"] = round(bound_ms / statistics.median(times[OURS]), 3)
     details["copy_gb_s"] = round(bandwidth / 1e9, 1)
     case = Case(2, SIDES[flags.shape], rows)
     report(f"eo1 action chunk, {case.name}", times, **details)

@@ -34,7 +34,7 @@ CASES = {
     shapes.MIDDLE: (Case(cameras=2, side=256, batch=8),),
     shapes.FULL: (Case(cameras=2, side=256, batch=8),),
 }
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 """Relative; the third loss follows two updates."""
 
 
@@ -70,7 +70,7 @@ def measure(case: Case, *, recompute: bool, flags: Namespace) -> None:
             folder=folder,
             arguments={"gradient_checkpointing": recompute},
             tolerance=TOLERANCE[flags.dtype],
-            flops=step_flops(ours.policy, ours.batches()),
+            flops=step_flops(ours),
             details=described(flags) | {"gradient_checkpointing": recompute},
         ).run(ours, flags)
 

@@ -11,7 +11,7 @@
 #     THREADS           torch's threads on both sides (default 8)
 #
 # Every stage has a time limit and a file of its own, so one that fails or hangs loses only its own
-# rows. Weights are random and never on disk. --device cpu --shape tiny rehearses it without a GPU.
+# rows; --only adds to the file of an earlier run. Weights are random and never on disk. --device cpu --shape tiny rehearses it without a GPU.
 set -u
 
 here=$(dirname "$0")
@@ -33,7 +33,7 @@ reference=
 [ -n "${REFERENCE_PYTHON:-}" ] && reference="--reference-python $REFERENCE_PYTHON"
 mkdir -p "$out"
 results="$out/$(date +%F)-$device.jsonl"
-: >"$results"
+[ -n "$only" ] || : >"$results"
 start=$(date +%s)
 failed=
 

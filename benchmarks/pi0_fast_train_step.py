@@ -26,7 +26,7 @@ from harness.training import Comparison, TrainingSession, print_profile, step_fl
 from vlakit.policies.pi0_fast import PI0FastPolicy
 
 BATCH = 4
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 """Relative; the third loss follows two updates."""
 
 
@@ -49,7 +49,7 @@ def measure(flags: Namespace, *, recompute: bool) -> None:
             folder=folder,
             arguments={"sizes": lerobot_sizes(flags.shape), "gradient_checkpointing": recompute},
             tolerance=TOLERANCE[flags.dtype],
-            flops=step_flops(ours.policy, batch),
+            flops=step_flops(ours),
             details=described(flags) | {"gradient_checkpointing": recompute},
         ).run(ours, flags)
 

@@ -230,15 +230,17 @@ def achieved(flops: float, times: Mapping[str, list[float]], rate: float) -> dic
 
 
 @torch.no_grad()
-def step_flops(policy: Policy, batch: Mapping[str, Any]) -> float:
+def step_flops(ours: TrainingSession) -> float:
     """Return the FLOPs of one training step: three times those of our forward pass.
 
     Ours has no work on padding, so this is what the task takes, the same number for both sides.
     Kernels that torch's counter does not know count nothing.
     """
-    policy.train()
-    with FlopCounterMode(display=False) as counter:
-        policy.forward(batch)
+    batch = ours.batches()
+    ours.policy.train()
+    precision = autocast(torch.device(ours.device), ours.dtype)
+    with FlopCounterMode(display=False) as counter, precision:
+        ours.policy.forward(batch)
     return 3.0 * counter.get_total_flops()
 
 
