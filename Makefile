@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every target installs what it needs first. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo libero test test-all check bench docs clean
+.PHONY: help demo libero test test-all check bench bench-reference docs clean
 SHELL := /bin/sh
 
 RUN := .venv/bin/
 PYTEST := $(RUN)python -m pytest -n auto --dist worksteal
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.metaworld: pyproject.toml constraints.txt tools/bootstrap.sh
 	@sh tools/bootstrap.sh metaworld
@@ -40,7 +40,11 @@ check: .venv/.dev ## Lint, format, types and import direction
 	@$(RUN)lint-imports --no-cache
 
 bench: .venv/.dev ## Run the benchmarks and print one JSON line each
-	@for file in benchmarks/*.py; do echo "== $$file"; $(RUN)python $$file || exit 1; done
+	@for file in $(filter-out %/table.py,$(wildcard benchmarks/*.py)); do \
+		echo "== $$file"; $(RUN)python $$file || exit 1; done
+
+bench-reference: .venv/.dev ## Run the benchmarks beside LeRobot (6 GB, Python 3.12) and print the table
+	@sh benchmarks/all.sh $(ARGS)
 
 docs: .venv/.dev ## Regenerate the generated pages of docs/
 	@$(RUN)python tools/make_flags_page.py

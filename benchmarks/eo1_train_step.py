@@ -22,10 +22,8 @@ from typing import Any
 
 import torch
 from harness import shapes
-from harness.device_rates import matrix_rate
 from harness.policy_flags import CHECKPOINTING, described, make_training_parser, prepare
-from harness.timing import report
-from harness.training import TrainingSession, achieved, compare, print_profile, step_flops
+from harness.training import Comparison, TrainingSession, print_profile, step_flops
 from harness.workload import CHUNK, Case, write_inputs, write_settings
 
 from vlakit.policies.eo1 import EO1Config, EO1Policy
@@ -36,7 +34,7 @@ CASES = {
     shapes.MIDDLE: (Case(cameras=2, side=256, batch=8),),
     shapes.FULL: (Case(cameras=2, side=256, batch=8),),
 }
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 """Relative; the third loss follows two updates."""
 
 
@@ -63,21 +61,18 @@ def measure(case: Case, *, recompute: bool, flags: Namespace) -> None:
         raw = write_inputs(folder, case)
         config = config.override({"gradient_checkpointing": recompute})
         ours = Session(folder / "checkpoint", config, raw)
-        flops = step_flops(ours.policy, ours.batches())
         if flags.profile:
             print_profile(ours)
             return
-        times, details = compare(
-            ours,
-            flags,
-            "eo1.py",
-            folder,
+        Comparison(
+            case=f"eo1 training step, {case.name}",
+            script="eo1.py",
+            folder=folder,
+            arguments={"gradient_checkpointing": recompute},
             tolerance=TOLERANCE[flags.dtype],
-            gradient_checkpointing=recompute,
-        )
-    details |= achieved(flops, times, matrix_rate(flags.device, getattr(torch, flags.dtype)))
-    details |= described(flags) | {"gradient_checkpointing": recompute}
-    report(f"eo1 training step, {case.name}", times, **details)
+            flops=step_flops(ours),
+            details=described(flags) | {"gradient_checkpointing": recompute},
+        ).run(ours, flags)
 
 
 def main() -> None:

@@ -54,6 +54,8 @@ class Session:
         self.filled = fill_by_name(self.policy)
         self.build_ms = watch.ms
         self.batch = {name: value.to(config.device) for name, value in batch.items()}
+        self.side = timed_on(config.device, self.chunk)
+        self.warmup = warm_up(self.side)
         self.tokens = max(map(len, self._codes()))
 
     def chunk(self) -> Tensor:
@@ -65,7 +67,7 @@ class Session:
         return [vocabulary.codes(row, check_prefix=True) for row in ids]
 
     def token_bytes(self) -> int:
-        """Return the bytes of weights that a token reads: all layers, and the head's action rows."""
+        """Return the bytes that a token reads: all layers, and the head's action rows."""
         paligemma = self.policy.model.paligemma
         read = [*paligemma.language_model.layers.parameters()]
         head = paligemma.lm_head.weight[: self.policy.codec.fast_tokenizer.vocab_size]
@@ -115,11 +117,10 @@ def measure(sessions: dict[int, Session], reference: Reference | None, flags: Na
     ours, short = sessions[LONG], sessions[SHORT]
     tokens = {horizon: session.tokens for horizon, session in sessions.items()}
     sides: dict[str, Side] = {
-        OURS: timed_on(flags.device, ours.chunk),
-        f"short_{OURS}": timed_on(flags.device, short.chunk),
+        OURS: ours.side,
+        f"short_{OURS}": short.side,
     }
-    details = described(flags) | {"build_ms": round(ours.build_ms)} | warm_up(sides[OURS])
-    warm_up(sides[f"short_{OURS}"])
+    details = described(flags) | {"build_ms": round(ours.build_ms)} | ours.warmup
     if reference is not None:
         details |= check_agreement(ours, reference, ours.policy.config)
         for name, horizon in (("", LONG), ("short_", SHORT)):
@@ -149,8 +150,9 @@ def main() -> None:
             horizon: Session(write_settings(folder, horizon=horizon, **settings), batch)
             for horizon in (SHORT, LONG)
         }
+        if flags.reference_python is None or flags.device == "cuda":
+            measure(sessions, None, flags)  # on a GPU also alone: it stays if the reference fails
         if flags.reference_python is None:
-            measure(sessions, None, flags)
             return
         with Reference.from_flags(flags, "pi0_fast.py", folder) as reference:
             loaded = reference.call(

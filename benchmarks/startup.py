@@ -2,8 +2,10 @@
 """How long until a command answers, compared with LeRobot's?
 
 Whole processes, files already in the page cache: the help of the training command, the import of
-the policy's class, and a training run of one step of 8 samples on the preset `tiny-qwen2.5-vl`
-without saving. The import of torch alone, which both need, is the floor of the last two.
+the policies' classes, and a training run of one step of 8 samples of a video dataset with EO-1 on
+the preset `tiny-qwen2.5-vl`, without saving: imports, dataset, model, first step. LeRobot's command
+cannot train a small pi0-FAST: its smallest variant that runs is gemma_2b, and its tokenizers have
+to be downloaded. The import of torch alone, which both need, is the floor of all but the help.
 
     python benchmarks/startup.py [--reference-python PYTHON] [--threads 1]
 
@@ -28,8 +30,14 @@ from vlakit.datasets import LeRobotDatasetWriter
 from vlakit.hub import resolve
 
 IMPORTS = {
-    OURS: "from vlakit.policies.eo1 import EO1Policy",
-    REFERENCE: "from lerobot.policies.eo1.modeling_eo1 import EO1Policy",
+    "EO-1": {
+        OURS: "from vlakit.policies.eo1 import EO1Policy",
+        REFERENCE: "from lerobot.policies.eo1.modeling_eo1 import EO1Policy",
+    },
+    "pi0-FAST": {
+        OURS: "from vlakit.policies.pi0_fast import PI0FastPolicy",
+        REFERENCE: "from lerobot.policies.pi0_fast.modeling_pi0_fast import PI0FastPolicy",
+    },
 }
 TRAIN = {OURS: ["-m", "vlakit.cli", "train"], REFERENCE: ["-m", "lerobot.scripts.lerobot_train"]}
 
@@ -144,9 +152,12 @@ def main() -> None:
                 {side: [*command, "--help"] for side, command in TRAIN.items()}
             ),
             "import torch": processes.sides(dict.fromkeys(TRAIN, ("-c", "import torch"))),
-            "import the EO-1 policy": processes.sides(
-                {side: ("-c", line) for side, line in IMPORTS.items()}
-            ),
+            **{
+                f"import the {policy} policy": processes.sides(
+                    {side: ("-c", line) for side, line in lines.items()}
+                )
+                for policy, lines in IMPORTS.items()
+            },
             "training run of one step": processes.sides(
                 {side: [*command, *step] for side, command in TRAIN.items()}, writes=True
             ),

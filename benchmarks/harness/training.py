@@ -8,12 +8,14 @@ import math
 import statistics
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from harness.device_rates import matrix_rate
 from harness.reference_process import Reference
-from harness.timing import OURS, REFERENCE, take_turns
+from harness.timing import OURS, REFERENCE, report, take_turns
 from reference.measure import DeviceStopwatch, PeakMemory, optimizer_mb, used_mb
 from reference.named_weights import fill_by_name
 from torch import Tensor
@@ -134,54 +136,59 @@ def largest_difference(ours: Recorded, reference: Recorded, tolerance: float) ->
     return worst
 
 
-def compare(
-    ours: TrainingSession,
-    flags: Namespace,
-    script: str,
-    folder: Path,
-    *,
-    tolerance: float,
-    **arguments: Any,
-) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Check that both sides do the same work, then measure their steps.
+@dataclass
+class Comparison:
+    """One case of training steps: what to compare, and what to print with it."""
 
-    On a CPU they take turns. On a GPU ours goes first and leaves the card, since two full networks
-    with their optimisers do not fit on one.
+    case: str
+    script: str
+    """Of the reference, in `reference/`."""
+    folder: Path
+    """That it reads."""
+    arguments: dict[str, Any]
+    """Of the script's `load`."""
+    tolerance: float
+    """Relative, of losses and gradient norms."""
+    flops: float
+    """Of a step, see `step_flops`."""
+    details: dict[str, Any]
 
-    Args:
-        ours: our side, ready to step.
-        flags: of the command line.
-        script: of the reference.
-        folder: that it reads.
-        tolerance: relative, of losses and gradient norms.
-        **arguments: of the script's `load`.
+    def run(self, ours: TrainingSession, flags: Namespace) -> None:
+        """Check that both sides do the same work, then measure their steps and print a line.
 
-    Returns:
-        Milliseconds of the measured steps by side, and what else belongs into the result.
-    """
-    mine = Recorded(ours.step)
-    details: dict[str, Any] = {"parameters": ours.filled["parameters"]}
-    if flags.reference_python is None:
-        times = take_turns({OURS: mine.side}, repeats=flags.repeats, warmup=_WARMUP)
-        return times, details | memory({OURS: mine})
-    one_by_one = flags.device == "cuda"
-    mine.check(CHECKED_STEPS)
-    times = {}
-    if one_by_one:
-        times = take_turns({OURS: mine.side}, repeats=flags.repeats, warmup=_WARMUP)
-        ours.leave()
-    with Reference.from_flags(flags, script, folder) as reference:
-        loaded = reference.call("load", **arguments)
-        check_weights(ours.filled, loaded)
-        theirs = Recorded(lambda seed: reference.call("step", seed=seed))
-        theirs.check(CHECKED_STEPS)
-        details["difference"] = largest_difference(mine, theirs, tolerance)
-        sides = {OURS: mine.side, REFERENCE: theirs.side}
+        On a CPU they take turns. On a GPU ours goes first and leaves the card, since two full
+        networks with their optimisers do not fit on one. Its line is then printed twice, alone and
+        compared: if the reference fails, the first one stays.
+        """
+        rate = matrix_rate(flags.device, getattr(torch, flags.dtype))
+        sides = {OURS: Recorded(ours.step)}
+        self.details["parameters"] = ours.filled["parameters"]
+        one_by_one, times = flags.device == "cuda", {}
+        sides[OURS].check(CHECKED_STEPS)
+        if one_by_one or flags.reference_python is None:
+            times = take_turns({OURS: sides[OURS].side}, repeats=flags.repeats, warmup=_WARMUP)
+            self._report(sides, times, rate)
+        if flags.reference_python is None:
+            return
         if one_by_one:
-            del sides[OURS]
-        times |= take_turns(sides, repeats=flags.repeats, warmup=_WARMUP)
-    details |= {"sides": "one after the other" if one_by_one else "in turn"}
-    return times, details | {"reference_versions": loaded} | memory({OURS: mine, REFERENCE: theirs})
+            ours.leave()
+        with Reference.from_flags(flags, self.script, self.folder) as reference:
+            loaded = reference.call("load", **self.arguments)
+            check_weights(ours.filled, loaded)
+            sides[REFERENCE] = Recorded(lambda seed: reference.call("step", seed=seed))
+            sides[REFERENCE].check(CHECKED_STEPS)
+            difference = largest_difference(sides[OURS], sides[REFERENCE], self.tolerance)
+            turns = {name: side.side for name, side in sides.items() if name not in times}
+            times |= take_turns(turns, repeats=flags.repeats, warmup=_WARMUP)
+        self.details |= {"difference": difference, "reference_versions": loaded}
+        self.details["sides"] = "one after the other" if one_by_one else "in turn"
+        self._report(sides, times, rate)
+
+    def _report(
+        self, sides: Mapping[str, Recorded], times: dict[str, list[float]], rate: float
+    ) -> None:
+        details = self.details | memory(sides) | achieved(self.flops, times, rate)
+        report(self.case, times, **details)
 
 
 def memory(sides: Mapping[str, Recorded]) -> dict[str, Any]:
@@ -192,7 +199,7 @@ def memory(sides: Mapping[str, Recorded]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, side in sides.items():
-        if side.last["peak_mb"] is None:
+        if side.last.get("peak_mb") is None:
             continue
         beyond = side.last["peak_mb"] - side.last["weights_mb"]
         # At the first step the state is made at the end, when the activations are gone.
@@ -223,15 +230,17 @@ def achieved(flops: float, times: Mapping[str, list[float]], rate: float) -> dic
 
 
 @torch.no_grad()
-def step_flops(policy: Policy, batch: Mapping[str, Any]) -> float:
+def step_flops(ours: TrainingSession) -> float:
     """Return the FLOPs of one training step: three times those of our forward pass.
 
     Ours has no work on padding, so this is what the task takes, the same number for both sides.
     Kernels that torch's counter does not know count nothing.
     """
-    policy.train()
-    with FlopCounterMode(display=False) as counter:
-        policy.forward(batch)
+    batch = ours.batches()
+    ours.policy.train()
+    precision = autocast(torch.device(ours.device), ours.dtype)
+    with FlopCounterMode(display=False) as counter, precision:
+        ours.policy.forward(batch)
     return 3.0 * counter.get_total_flops()
 
 

@@ -25,6 +25,8 @@ def fill_by_name(network: nn.Module) -> dict[str, float]:
     """
     total, count = 0.0, 0
     for name, value in network.named_parameters():
+        # Newer versions of transformers have dropped this level of SigLIP's names.
+        name = name.replace("vision_tower.vision_model.", "vision_tower.")
         generator = torch.Generator(value.device).manual_seed(zlib.crc32(name.encode()))
         drawn = torch.empty(value.shape, dtype=torch.float32, device=value.device)
         drawn.normal_(0.0, STD, generator=generator)

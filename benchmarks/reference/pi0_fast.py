@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """LeRobot's pi0-FAST on the settings and the inputs in a folder; see `serve.py`.
 
-Two things are set from outside, because LeRobot 0.6.1 has no setting for them:
-- Sizes. Its `gemma_2b` is the only variant that runs (`gemma_300m` stops on the width of its images'
-  features), so a smaller network is one whose Hugging Face configuration is changed just before the
-  network is built. For `gemma_2b` itself nothing is changed.
+Two things are set from outside, because LeRobot 0.6.1 has no setting for them.
+
+- Sizes. Its `gemma_2b` is the only variant that runs (`gemma_300m` stops on the width of its image
+  features), so a smaller network is one whose Hugging Face configuration is changed just before it
+  is built. For `gemma_2b` itself nothing is changed.
 - Tokenizers. They have to be downloaded, and the measured calls need two ids of them only: a
   stand-in gives these. So actions are not decoded on this side: what is measured ends with the
-  tokens.
+  tokens. SciPy, which would only decode them, need not be there.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Session:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         modeling.AutoProcessor = modeling.AutoTokenizer = Tokenizers
+        modeling.require_package = lambda *_, **__: None
 
     def load(self, sizes: dict[str, Any] | None, gradient_checkpointing: bool) -> dict[str, Any]:
         if sizes is not None:
