@@ -1,25 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long does a random training batch take out of a video dataset, compared with LeRobot's class?
+"""How fast do random training batches come out of a dataset, compared with LeRobot's class?
 
-64 random frames of one 128x128 camera, each with an 8-step action chunk, in this process and
-without workers. Both read the same dataset v3.0; values are compared. Ours is measured the way
-training reads it (`get_batch`), item by item like the reference, and from memory (`cache_frames`).
+Two questions, both about the same dataset v3.0 on both sides, whose values are compared.
+
+`--question batch`: 64 random frames of one 128x128 camera, each with an 8-step action chunk, in
+this process and without workers. Ours is measured the way training reads it (`get_batch`), item by
+item like the reference, and from memory (`cache_frames`).
+
+`--question loader`: samples per second through each side's own loader, batch 8, action chunk 10,
+without workers and with two: two cameras of 256x256 as video (ours also from the frame cache on
+disk, raw and jpeg), and no cameras at all.
 
     python benchmarks/dataset_access.py [--reference-python PYTHON] [--threads 1]
 
-Prints one JSON line per codec and way of reading.
+Prints one JSON line per case.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from harness import dataset_loaders
 from harness.reference_process import Reference
 from harness.timing import OURS, REFERENCE, make_parser, report, take_turns, timed
 from harness.workload import TASKS
@@ -39,6 +49,13 @@ FEATURES = {
 }
 PIXEL_TOLERANCE = (1.5, 8)
 """Mean and largest difference of a pixel: the sides may bring other versions of libswscale."""
+JPEG_TOLERANCE = (4.0, 64)
+"""The same for frames from the JPEG cache."""
+LOADER_BATCHES = {
+    "video": {OURS: 120, REFERENCE: 40},
+    "low-dimensional": {OURS: 4000, REFERENCE: 120},
+}
+"""Measured in a turn, by side: each runs for some seconds."""
 
 
 def write_dataset(root: Path, codec: str) -> None:
@@ -67,16 +84,20 @@ def _frame(
     }
 
 
-def check_agreement(mine: dict[str, Any], theirs: dict[str, torch.Tensor]) -> float:
+def check_agreement(
+    mine: dict[str, Any], theirs: dict[str, torch.Tensor], *, jpeg: bool = False
+) -> float:
     """Return the mean difference of a pixel (of 255); everything else must be equal."""
+    means, tolerance = [0.0], JPEG_TOLERANCE if jpeg else PIXEL_TOLERANCE
     for name, expected in theirs.items():
-        if name != CAMERA:
+        if not name.startswith("observation.images."):
             assert torch.equal(mine[name], expected), f"{name!r} differs"
-    error = (mine[CAMERA].int() - theirs[CAMERA].int()).abs()
-    mean, largest = float(error.float().mean()), int(error.max())
-    assert mean <= PIXEL_TOLERANCE[0], f"the pictures differ by {mean} of 255"
-    assert largest <= PIXEL_TOLERANCE[1], f"a pixel differs by {largest} of 255"
-    return mean
+            continue
+        error = (mine[name].int() - expected.int()).abs()
+        means.append(float(error.float().mean()))
+        assert means[-1] <= tolerance[0], f"the pictures differ by {means[-1]} of 255"
+        assert int(error.max()) <= tolerance[1], f"a pixel differs by {error.max()} of 255"
+    return max(means)
 
 
 def measure(
@@ -117,9 +138,31 @@ def measure_codec(
     measure(f"{codec}, ours cache_frames", cached.get_batch, batches, reference, **details)
 
 
-def main() -> None:
-    flags = make_parser(__doc__, repeats=10).parse_args()
-    torch.set_num_threads(flags.threads)
+def measure_loaders(flags: Namespace) -> None:
+    """Measure both loaders with cameras and without."""
+    os.environ["OMP_NUM_THREADS"] = str(flags.threads)  # of our workers, as of the reference's
+    cases = {"video": (dataset_loaders.CAMERAS, 6, 100), "low-dimensional": ((), 20, 500)}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as processes:
+        reference = None
+        if flags.reference_python is not None:
+            process = Reference(flags.reference_python, "dataset.py", Path(name), flags.threads)
+            reference = processes.enter_context(process)
+        for case, (cameras, episodes, length) in cases.items():
+            root = Path(name) / case
+            dataset_loaders.write_dataset(root, cameras, episodes, length)
+            dataset_loaders.measure_loaders(
+                case,
+                root,
+                reference,
+                batches=LOADER_BATCHES[case],
+                caches=dataset_loaders.CACHES if cameras else ("none",),
+                repeats=min(flags.repeats, 5),
+                check=check_agreement,
+            )
+
+
+def measure_batches(flags: Namespace) -> None:
+    """Measure single batches, by codec."""
     order = np.random.default_rng(1).permutation(EPISODES * LENGTH)
     batches = [order[start : start + BATCH].tolist() for start in range(0, len(order), BATCH)]
     batches = batches[: flags.repeats + 1]  # the first is a warm-up
@@ -133,6 +176,17 @@ def main() -> None:
             python, threads = flags.reference_python, flags.threads
             with Reference(python, "dataset.py", folder, threads) as reference:
                 measure_codec(codec, folder / "dataset", reference, batches)
+
+
+def main() -> None:
+    parser = make_parser(__doc__, repeats=10)
+    parser.add_argument("--question", choices=["batch", "loader", "both"], default="both")
+    flags = parser.parse_args()
+    torch.set_num_threads(flags.threads)
+    if flags.question != "loader":
+        measure_batches(flags)
+    if flags.question != "batch":
+        measure_loaders(flags)
 
 
 if __name__ == "__main__":

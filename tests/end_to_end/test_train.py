@@ -192,6 +192,56 @@ def test_frames_in_memory_give_the_same_run(run: Path, tmp_path: Path) -> None:
     assert numbers(tmp_path / "cached") == numbers(run)
 
 
+def test_packed_sequences_give_the_losses_of_the_unpacked_run(tmp_path: Path) -> None:
+    """Batches of four with both tasks of the dataset, and chunks that run past their episode."""
+    arguments = [
+        "--steps=4",
+        "--batch_size=4",
+        "--policy.supervise_padding_actions=false",
+        "--save_checkpoint=false",
+    ]
+    assert train(tmp_path / "plain", *arguments) == 0
+    assert train(tmp_path / "packed", *arguments, "--policy.pack_sequences=true") == 0
+    plain, packed = numbers(tmp_path / "plain"), numbers(tmp_path / "packed")
+    assert len(packed) == 4
+    for ours, expected in zip(packed, plain, strict=True):
+        assert ours == pytest.approx(expected, rel=1e-5)
+    assert packed != plain  # other shapes of matrices: the flag has arrived
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on machines with few cores
+def test_workers_and_a_frame_cache_give_the_same_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = [f"--dataset.frame_cache_dir={tmp_path / 'cache'}", "--dataset.frame_cache=raw"]
+    arguments = ["--steps=4", "--save_checkpoint=false", *cache]
+    assert train(tmp_path / "first", *arguments, "--num_workers=2") == 0
+    assert numbers(tmp_path / "first") == numbers(run)
+    text = capsys.readouterr().err
+    assert "frames come from" in text
+    assert "MB resident, data workers" in text
+    entry = log_of(tmp_path / "first")[-1]
+    assert 0 < entry["workers_own_memory_mb"] < entry["workers_memory_mb"]
+    assert entry["memory_mb"] > 0
+
+
+def test_jpeg_frames_train_and_say_how_far_off_they_are(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = [f"--dataset.frame_cache_dir={tmp_path / 'cache'}", "--dataset.frame_cache=jpeg"]
+    assert train(tmp_path / "out", "--steps=4", "--save_freq=0", *cache) == 0
+    assert "JPEG of quality 95: mean error" in capsys.readouterr().err
+    ours, theirs = numbers(tmp_path / "out"), numbers(run)
+    assert ours != theirs
+    for (_, loss, *_), (_, expected, *_) in zip(ours, theirs, strict=True):
+        assert loss == pytest.approx(expected, rel=0.05)
+    folder = tmp_path / "out/checkpoints/last/pretrained_model"
+    own = json.loads((folder / "vlakit_config.json").read_text(encoding="utf-8"))
+    assert own["dataset"]["frame_cache"] == "jpeg"
+    lerobot_s = json.loads((folder / "train_config.json").read_text(encoding="utf-8"))
+    assert "frame_cache" not in lerobot_s["dataset"]
+
+
 def test_a_schedule_that_ends_early_is_said_before_the_first_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def train(
     console = console or Console(stderr=True)
     trainer = make_trainer(flags, rollouts=rollouts, console=console)
     _announce(flags, console)
+    _announce_frame_cache(trainer, console)
     try:
         trainer.fit()
     except KeyboardInterrupt:
@@ -119,6 +120,19 @@ def _announce(flags: TrainFlags, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _announce_frame_cache(trainer: Trainer, console: Console) -> None:
+    cache = trainer.data.train.frame_cache
+    if cache is None:
+        return
+    line = f"frames come from {cache['folder']} ({sum(cache['bytes'].values()) / 1e9:.2f} GB)"
+    if "mean_error" in cache:
+        line += (
+            f", JPEG of quality {cache['quality']}: mean error {cache['mean_error']:.2f}, largest "
+            f"{cache['largest_error']} (of 255)"
+        )
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def _warn(text: str, console: Console | None) -> None:

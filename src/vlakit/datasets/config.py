@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vlakit.errors import ConfigError, did_you_mean
 
 VIDEO_BACKENDS = ("pyav", "torchcodec")
+FrameCacheKind = Literal["none", "raw", "jpeg"]
 
 TRANSFORM_RANGES: dict[str, tuple[str, ...]] = {
     "ColorJitter": ("brightness", "contrast", "saturation", "hue"),
@@ -125,6 +126,11 @@ class DatasetConfig:
     """Share of each task's episodes, the last ones, held out for the evaluation loss."""
     cache_frames: bool = False
     """Decode every camera once and keep the frames in memory (vlakit only)."""
+    frame_cache: FrameCacheKind = "none"
+    """Decode every camera once, into files that later runs use too (vlakit only). raw frames are
+    equal to decoded ones and large; jpeg ones are small, and off by what the run says."""
+    frame_cache_dir: str | None = None
+    """Folder of these files; default frame_cache under $HF_LEROBOT_HOME (vlakit only)."""
 
     def __post_init__(self) -> None:
         if self.video_backend is not None and self.video_backend not in VIDEO_BACKENDS:
@@ -136,6 +142,16 @@ class DatasetConfig:
             raise ConfigError(
                 "--dataset.streaming=true is not supported: a streamed order cannot be resumed. "
                 "Leave it out; use --dataset.episodes to download only a part."
+            )
+        if self.cache_frames and self.frame_cache != "none":
+            raise ConfigError(
+                f"--dataset.cache_frames=true keeps frames in memory and --dataset.frame_cache="
+                f"{self.frame_cache} on disk: give one of the two."
+            )
+        if self.frame_cache_dir is not None and self.frame_cache == "none":
+            raise ConfigError(
+                f"--dataset.frame_cache_dir={self.frame_cache_dir} is not used: give "
+                "--dataset.frame_cache=raw or jpeg with it."
             )
         if not 0.0 <= self.eval_split < 1.0:
             raise ConfigError(f"--dataset.eval_split={self.eval_split} must be in [0, 1).")

@@ -31,7 +31,8 @@ from vlakit.errors import ConfigError
 _GREY = (0.2989, 0.587, 0.114)
 
 Apply = Callable[[Tensor, Tensor], Tensor]
-"""images (n, frames, channels, height, width) in [0, 1], strengths in [0, 1) (n, 3) -> images."""
+"""Images (n, frames, channels, height, width) in [0, 1] on any device, strengths (n, 3)
+in [0, 1) on the CPU -> images."""
 
 
 class ImageTransforms:
@@ -67,8 +68,8 @@ class ImageTransforms:
             return images
         # The same amount of randomness is used whatever is drawn.
         order = self._draw(len(images), generator)  # (n, count)
+        # Both stay on the CPU, where what is decided by them costs no wait for a GPU.
         strengths = torch.rand(len(images), len(self._apply), 3, generator=generator)
-        order, strengths = order.to(images.device), strengths.to(images.device)
         is_uint8 = images.dtype == torch.uint8
         work = images.to(torch.float32) / 255 if is_uint8 else images.clone()
         five_axes = work if work.ndim == 5 else work[:, None]
@@ -86,11 +87,12 @@ class ImageTransforms:
     def _apply_where(self, images: Tensor, drawn: Tensor, strengths: Tensor) -> None:
         """Apply each transform in place to the samples that drew it."""
         for index, apply in enumerate(self._apply):
-            chosen = (drawn == index).any(dim=1)
-            if bool(chosen.all()):
+            chosen = (drawn == index).any(dim=1).nonzero().flatten()
+            if len(chosen) == len(images):
                 images.copy_(apply(images, strengths[:, index]))
-            elif bool(chosen.any()):
-                images[chosen] = apply(images[chosen], strengths[chosen, index])
+            elif len(chosen):
+                rows = chosen.to(images.device)
+                images[rows] = apply(images[rows], strengths[chosen, index])
 
 
 def _build(name: str, entry: ImageTransformConfig) -> Apply:
@@ -114,7 +116,7 @@ def _build(name: str, entry: ImageTransformConfig) -> Apply:
 
     def apply(images: Tensor, strengths: Tensor) -> Tensor:
         factor = (low + (high - low) * strengths[:, 0]).view(-1, 1, 1, 1, 1)
-        return change(images, factor)
+        return change(images, factor.to(images.device))
 
     return apply
 
@@ -217,7 +219,8 @@ def _affine(name: str, entry: ImageTransformConfig) -> Apply:
         shift = ((2 * strengths[:, 1:] - 1) * limit).round()  # (n, 2): x, y in pixels
         if low == high == 0.0:
             return _shift(images, shift.long(), edge=fill == "edge")
-        return _rotate_and_shift(images, angle, shift, edge=fill == "edge")
+        device = images.device
+        return _rotate_and_shift(images, angle.to(device), shift.to(device), edge=fill == "edge")
 
     return apply
 

@@ -25,6 +25,11 @@ def lerobot_home() -> Path:
     return Path(cache).expanduser() / "lerobot"
 
 
+def default_cache_dir() -> Path:
+    """Return the folder of frame caches: `frame_cache` under LeRobot's home."""
+    return lerobot_home() / "frame_cache"
+
+
 @dataclass
 class DatasetLocation:
     """A dataset's folder, and how to fetch what it lacks.

@@ -8,7 +8,7 @@ decoded file by file in the order of their times.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ import torch
 from torch import Tensor
 
 from vlakit.datasets.action_window import frame_offsets, window_rows
-from vlakit.datasets.config import VIDEO_BACKENDS
+from vlakit.datasets.config import VIDEO_BACKENDS, FrameCacheKind
 from vlakit.datasets.feature_stats import QUANTILES, Stats, array_stats, camera_histogram
 from vlakit.datasets.image_transforms import ImageTransforms
-from vlakit.datasets.location import locate
+from vlakit.datasets.location import default_cache_dir, locate
 from vlakit.datasets.metadata import DatasetMetadata
+from vlakit.datasets.reading.disk_cache import DiskCache, cache_name
+from vlakit.datasets.reading.disk_cache_building import open_or_build
 from vlakit.datasets.reading.frame_cache import decode_all
 from vlakit.datasets.reading.frames import FrameTable, load_frames
+from vlakit.datasets.reading.image_column import IMAGE_BUDGET
 from vlakit.datasets.reading.versions import load_metadata
 from vlakit.datasets.reading.video import DecoderCache
 from vlakit.errors import ConfigError, DatasetError
@@ -32,6 +35,8 @@ from vlakit.features import TASK
 
 logger = logging.getLogger(__name__)
 
+OPEN_VIDEOS = 64
+"""Video files that all processes that read keep open, each with a decoder and its frames."""
 ImageChange = ImageTransforms | Callable[[Tensor], Tensor]
 
 
@@ -54,6 +59,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         image_transforms: changes the cameras of every item.
         return_uint8: cameras as uint8 instead of float32.
         cache_frames: decode every camera once now and keep uint8 frames in memory.
+        frame_cache: read cameras from a cache on disk, built now where there is none: 'raw' frames
+            are equal to decoded ones, 'jpeg' ones nearly so; 'none' decodes.
+        frame_cache_dir: folder of the caches; default `$HF_LEROBOT_HOME/frame_cache`.
+        frame_cache_workers: processes that build it.
         video_backend: 'pyav' (default) or 'torchcodec'.
         decoder_cache_size: video files kept open per process.
 
@@ -75,6 +84,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
         image_transforms: ImageChange | None = None,
         return_uint8: bool = False,
         cache_frames: bool = False,
+        frame_cache: FrameCacheKind = "none",
+        frame_cache_dir: str | Path | None = None,
+        frame_cache_workers: int = 0,
         video_backend: str | None = None,
         decoder_cache_size: int = 16,
     ) -> None:
@@ -95,13 +107,35 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self._offsets = frame_offsets(
             delta_timestamps or {}, self.meta.features, self.meta.fps, tolerance_s
         )
-        self._columns = {n: torch.from_numpy(v) for n, v in self.frames.numeric.items()}
+        self._columns = _as_tensors(self.frames.numeric)
         self._decoders = DecoderCache(video_backend, decoder_cache_size)
+        self.limit_caches(1)
         self._cached: dict[str, Tensor] = {}
+        self._disk_cache: DiskCache | None = None
         self._check_tasks()
         self.meta.load_stats = partial(self._completed, self.meta.load_stats)
         if cache_frames:
             self._cached = decode_all(self.read_images, self.meta.camera_keys, self.num_frames)
+        elif frame_cache != "none" and self.meta.camera_keys:
+            self._disk_cache = open_or_build(
+                Path(frame_cache_dir or default_cache_dir()).expanduser(),
+                cache_name(self.meta, self.episodes, frame_cache, video_backend),
+                self.read_images,
+                cameras=self.meta.camera_keys,
+                num_frames=self.num_frames,
+                num_workers=frame_cache_workers,
+            )
+
+    def limit_caches(self, num_processes: int) -> None:
+        """Bound what this process keeps, so that all that read this dataset stay within a sum.
+
+        Together they keep at most `IMAGE_BUDGET` bytes of compressed pictures and
+        `OPEN_VIDEOS` open videos (but two each at least).
+        """
+        columns = self.frames.images.values()
+        for column in columns:
+            column.budget = IMAGE_BUDGET // (num_processes * len(columns))
+        self._decoders.limit(max(2, OPEN_VIDEOS // num_processes))
 
     def _check_tasks(self) -> None:
         highest = int(self.frames.numeric["task_index"].max(initial=-1))
@@ -128,6 +162,20 @@ class LeRobotDataset(torch.utils.data.Dataset):
             logger.info("%s: quantiles of %s are computed from the data", self.root, name)
             stats[name] = entry | {key: fresh[key] for key in QUANTILES}
         return stats
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_columns"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._columns = _as_tensors(self.frames.numeric)  # of the same memory
+
+    @property
+    def frame_cache(self) -> dict[str, Any] | None:
+        """What `cache.json` says of the frames on disk and where they are; None without a cache."""
+        if self._disk_cache is None:
+            return None
+        return self._disk_cache.content | {"folder": self._disk_cache.folder}
 
     @property
     def fps(self) -> int | float:
@@ -201,11 +249,12 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     def _images(self, name: str, rows: np.ndarray) -> Tensor:
         """Return (batch, [window,] channels, height, width), changed and scaled as asked for."""
-        unique, inverse = np.unique(rows, return_inverse=True)
         if name in self._cached:
             images = self._cached[name][torch.from_numpy(rows)]
+        elif self._disk_cache is not None:
+            images = self._disk_cache.read(name, rows)
         else:
-            images = self.read_images(name, unique)[torch.from_numpy(inverse.reshape(rows.shape))]
+            images = self._read_each_once(name, rows)
         # Parity: LeRobot drops the time axis of a video (not of an image) with a window of 1.
         if rows.ndim == 2 and rows.shape[1] == 1 and name in self.meta.video_keys:
             images = images[:, 0]
@@ -219,27 +268,41 @@ class LeRobotDataset(torch.utils.data.Dataset):
             images = torch.stack([self.image_transforms(image) for image in images])
         return images
 
+    def _read_each_once(self, name: str, rows: np.ndarray) -> Tensor:
+        """Return the frames of rows (batch, [window]), those that stand there twice read once."""
+        unique, inverse = np.unique(rows, return_inverse=True)
+        if len(unique) == rows.size:
+            return self.read_images(name, rows.ravel()).unflatten(0, rows.shape)
+        return self.read_images(name, unique)[torch.from_numpy(inverse.reshape(rows.shape))]
+
     def read_images(self, name: str, rows: np.ndarray) -> Tensor:
         """Decode the frames of one camera.
 
         Args:
             name: camera feature.
-            rows: (n,) rows of this dataset; ascending order is the fastest.
+            rows: (n,) rows of this dataset, in any order.
 
         Returns:
             uint8 (n, channels, height, width), as stored, without transforms.
         """
-        decoded: list[np.ndarray | None] = [None] * len(rows)
+        images: np.ndarray | None = None
+        for place, pixels in self._decoded(name, rows):  # straight to where each belongs
+            if images is None:
+                height, width, channels = pixels.shape
+                images = np.empty((len(rows), channels, height, width), np.uint8)
+            images[place] = pixels.transpose(2, 0, 1)
+        assert images is not None
+        return torch.from_numpy(images)
+
+    def _decoded(self, name: str, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield places in `rows` and their pixels (height, width, channels), in reading order."""
         if name in self.frames.images:
-            for place, row in enumerate(rows):
-                decoded[place] = self.frames.images[name].read(int(row))
-        else:
-            for path, places, times in self._group_by_file(name, rows):
-                frames = self._decoders.get(path).frames_at(times, self.tolerance_s)
-                for place, pixels in zip(places, frames, strict=True):
-                    decoded[place] = pixels
-        stacked = np.stack([pixels for pixels in decoded if pixels is not None])
-        return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
+            for place in np.argsort(rows, kind="stable"):
+                yield int(place), self.frames.images[name].read(int(rows[place]))
+            return
+        for path, places, times in self._group_by_file(name, rows):
+            frames = self._decoders.get(path).frames_at(times, self.tolerance_s)
+            yield from zip(places, frames, strict=True)
 
     def _group_by_file(
         self, name: str, rows: np.ndarray
@@ -256,6 +319,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
             places = np.asarray(members)[np.argsort(times[members], kind="stable")]
             groups.append((self.root / path, places, times[places].tolist()))
         return groups
+
+
+def _as_tensors(columns: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values) for name, values in columns.items()}
 
 
 def _pick(values: list, rows: np.ndarray) -> list:

@@ -139,6 +139,14 @@ class ToDevice(Step):
         """Return the batch on the device; what is on another GPU of the same kind stays there."""
         return {key: self._move(value) for key, value in batch.items()}
 
+    def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch as it is: a worker never touches the device."""
+        return batch
+
+    def deliver(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch on the device."""
+        return self(batch)
+
     def _move(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value

@@ -81,6 +81,9 @@ class _Scaling(Step):
         self.floor = floor
         self._set_stats(stats or {})
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_cache": {}}  # may hold tensors on a GPU, which stay where they are
+
     def _set_stats(self, stats: Stats) -> None:
         self.stats = {
             name: {stat: _float32(value) for stat, value in entry.items()}

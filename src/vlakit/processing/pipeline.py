@@ -50,9 +50,10 @@ class Pipeline:
     def __init__(self, steps: Sequence[Step], name: str) -> None:
         self.steps = list(steps)
         self.name = name
-        device = next((step.device for step in self.steps if isinstance(step, ToDevice)), None)
+        self.device = next((step.device for step in self.steps if isinstance(step, ToDevice)), None)
+        """Where batches come out; None where no step says so."""
         for step in self.steps:
-            step.device = device
+            step.device = self.device
 
     def __call__(self, raw: Any) -> Any:
         """Return the processed batch; a bare tensor is taken, and returned, as the action."""
@@ -63,6 +64,19 @@ class Pipeline:
     def _run(self, batch: dict[str, Any]) -> dict[str, Any]:
         for step in self.steps:
             batch = step(batch)
+        return batch
+
+    def prepare(self, raw: Any) -> dict[str, Any]:
+        """Run what needs no device, as a worker process does; `deliver` finishes the batch."""
+        batch = flat_batch(raw)
+        for step in self.steps:
+            batch = step.prepare(batch)
+        return batch
+
+    def deliver(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return what the call would have made of the batch that `prepare` was given."""
+        for step in self.steps:
+            batch = step.deliver(batch)
         return batch
 
     def find(self, registry_name: str) -> Step | None:

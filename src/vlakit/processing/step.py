@@ -23,6 +23,18 @@ class Step:
         """Return the batch with this step's change."""
         raise NotImplementedError
 
+    def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do the part of the step that a process without the device can do.
+
+        `deliver(prepare(batch))` equals the call, to the bit, also where the `prepare` of later
+        steps runs in between.
+        """
+        return self(batch)
+
+    def deliver(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do the rest, where the device is."""
+        return batch
+
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON values."""
         return {}

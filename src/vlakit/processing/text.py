@@ -66,6 +66,13 @@ class TextTokenizer:
         tokenizer.add_special_tokens(list(extra_special_tokens))
         self._encode = lru_cache(maxsize=_CACHED_TEXTS)(self._encode_uncached)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_encode"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._encode = lru_cache(maxsize=_CACHED_TEXTS)(self._encode_uncached)
+
     @classmethod
     def from_pretrained(
         cls,

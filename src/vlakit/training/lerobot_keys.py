@@ -15,6 +15,8 @@ OWN_KEYS = (
     "profile",
     "profile_steps",
     "dataset.cache_frames",
+    "dataset.frame_cache",
+    "dataset.frame_cache_dir",
 )
 """Flags of ours that LeRobot 0.6.1 lacks: kept out of `train_config.json`."""
 

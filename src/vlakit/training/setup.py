@@ -95,6 +95,9 @@ def open_data(flags: TrainFlags, chunk_size: int) -> TrainingData:
             tolerance_s=flags.tolerance_s,
             return_uint8=True,
             cache_frames=settings.cache_frames,
+            frame_cache=settings.frame_cache,
+            frame_cache_dir=settings.frame_cache_dir,
+            frame_cache_workers=flags.num_workers,
             video_backend=settings.video_backend,
         )
 

@@ -40,6 +40,7 @@ from vlakit.progress import progress_bar
 from vlakit.training.batches import BatchReader, evaluation_batches, training_batches
 from vlakit.training.config import TrainFlags, split_by_reader
 from vlakit.training.ema import MovingAverage
+from vlakit.training.memory import resident_memory
 from vlakit.training.metrics import LOG_FILE, Averages, LogFile, WandB, log_line
 from vlakit.training.optimizer import make_optimizer
 from vlakit.training.profile import StepProfiler, Timer, untimed
@@ -146,6 +147,7 @@ class Trainer:
             flags,
             first_step=self.done,
             preprocess=self.preprocess,
+            note=self._note,
         )
 
     def _position(self) -> int:
@@ -205,7 +207,7 @@ class Trainer:
         if not is_due:
             self.progress.update(self.bar, completed=self.done)
             return
-        entry = self.averages.flush(self.done)
+        entry = self.averages.flush(self.done) | resident_memory()
         self._write(entry)
         status = f"loss {entry['loss']:.4f}  {entry['samples_per_s']:.1f} samples/s"
         self.progress.update(self.bar, completed=self.done, status=status)

@@ -17,19 +17,23 @@ from PIL import Image, UnidentifiedImageError
 from vlakit.datasets.reading.parquet import unreadable
 from vlakit.errors import DatasetError
 
+IMAGE_BUDGET = 2 * 1024**3
+"""Bytes of compressed pictures that all image features keep, in all processes that read."""
+
 
 class ImageColumn:
     """The compressed pictures of one image feature, read by row group when needed.
 
-    Row groups (one episode each, as LeRobot writes them) stay in memory up to `budget` bytes; the
-    least recently used one goes first. Copies sent to worker processes start empty.
+    Row groups (one episode each, as LeRobot writes them) stay in memory up to `budget` bytes (the
+    one in use whatever its size); the least recently used one goes first. Copies sent to worker
+    processes start empty.
     """
 
     def __init__(
         self, name: str, paths: Sequence[Path], file_ids: np.ndarray, file_rows: np.ndarray
     ) -> None:
         self.name = name
-        self.budget = 2 * 1024**3
+        self.budget = IMAGE_BUDGET
         self._paths = list(paths)
         self._file_ids = file_ids
         self._file_rows = file_rows

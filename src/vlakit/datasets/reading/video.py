@@ -236,6 +236,10 @@ class DecoderCache:
     def __len__(self) -> int:
         return len(self._decoders)
 
+    def limit(self, size: int) -> None:
+        """Keep at most so many files open from the next one on."""
+        self._size = max(1, min(size, self._size))
+
     def get(self, path: Path) -> PyavDecoder | TorchcodecDecoder:
         """Return the decoder of a file, opening it when needed."""
         if self._pid != os.getpid():

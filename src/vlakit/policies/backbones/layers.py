@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
@@ -100,10 +101,31 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x, (..., size), at unit mean square of its last axis, taken in float32; scaled."""
+        return _RMSNormed.apply(x, self.weight, self.eps)
+
+
+class _RMSNormed(torch.autograd.Function):
+    """The norm with a derivative of its own: it keeps x alone, and passes over it less often."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.float()
-        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        # Rounding to the storage type comes before the scale: bfloat16 results depend on the order.
-        return self.weight * normed.to(x.dtype)
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(x, weight, scale)
+        # Rounded to the storage type before the weight: bfloat16 results depend on the order.
+        return weight * (wide * scale).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        x, weight, scale = ctx.saved_tensors
+        normed = x.float() * scale
+        product = grad.float() * normed
+        # What points along x changes its length only, which the norm takes away.
+        along = (product @ weight.float() / x.shape[-1])[..., None]
+        across = (grad * weight).float().addcmul_(normed, along, value=-1).mul_(scale)
+        total = product.reshape(-1, x.shape[-1]).sum(0)
+        return across.to(x.dtype), total.to(weight.dtype), None
 
 
 class JoinedMaps:

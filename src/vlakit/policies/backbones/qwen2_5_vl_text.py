@@ -23,6 +23,7 @@ from vlakit.policies.backbones.layers import (
     take_columns,
 )
 from vlakit.policies.backbones.qwen2_5_vl_config import TextSizes
+from vlakit.policies.backbones.segments import Segments, attend_segments
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Visibility:
     """(batch, keys), for an implementation that takes no mask."""
     wanted: Tensor | None = None
     """(batch, n) columns whose output is asked for; None for all."""
+    segments: Segments | None = None
+    """The segments of one packed row, and how many tokens of each ask; None for plain rows."""
 
     def asking(self, x: Tensor) -> Tensor:
         """Return the wanted columns of x, (batch, n, width)."""
@@ -74,7 +77,13 @@ class TextAttention(nn.Module):
         k, v = self._turned(k, *angles), self._heads(v)
         if cache is not None:
             k, v = cache.write(k, v)
-        out = attend(
+        return self.o_proj(self._attend(q, k, v, shared))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Visibility) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        if shared.segments is not None:
+            return attend_segments(q, k, v, shared.segments, kind=self.kind, dropout=dropout)
+        return attend(
             q,
             k,
             v,
@@ -82,9 +91,8 @@ class TextAttention(nn.Module):
             mask=shared.mask,
             is_real=shared.is_real,
             causal=True,
-            dropout=self.dropout if self.training else 0.0,
+            dropout=dropout,
         )
-        return self.o_proj(out)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(batch, length, width) -> (batch, heads, length, head_dim)."""
@@ -139,6 +147,7 @@ class TextModel(nn.Module):
         is_real: Tensor | None = None,
         cache: KVCache | None = None,
         wanted: Tensor | None = None,
+        segments: Segments | None = None,
     ) -> Tensor:
         """Run the layers.
 
@@ -150,6 +159,8 @@ class TextModel(nn.Module):
             cache: earlier keys and values, which the new ones join.
             wanted: (batch, n) columns whose hidden states are returned; the last layer computes no
                 others. None for all. Excludes `cache`.
+            segments: of one packed row (batch 1 without padding), where `wanted` are the columns of
+                the tokens that ask. Excludes `is_real` and `cache`.
 
         Returns:
             (batch, length or n, hidden_size), after the final norm.
@@ -157,7 +168,7 @@ class TextModel(nn.Module):
         shared = self.visibility(
             positions, embeddings.dtype, is_real=is_real, earlier=cache.start if cache else 0
         )
-        return self.run(embeddings, shared, cache=cache, wanted=wanted)
+        return self.run(embeddings, shared, cache=cache, wanted=wanted, segments=segments)
 
     def run(
         self,
@@ -166,13 +177,18 @@ class TextModel(nn.Module):
         *,
         cache: KVCache | None = None,
         wanted: Tensor | None = None,
+        segments: Segments | None = None,
     ) -> Tensor:
         """As `forward`, with what the tokens see worked out before, for several calls."""
+        if segments is not None:
+            shared = dataclasses.replace(shared, segments=segments.asking_all())
         caches = [cache and cache.layer(index) for index in range(len(self.layers))]
         x = embeddings
         for layer, own in zip(self.layers[:-1], caches, strict=False):
             x = run_block(layer, x, shared, own, recompute=self.recompute)
-        if wanted is not None and self.kind != "flash_attention_2":  # it takes no mask
+        if segments is not None:
+            shared = dataclasses.replace(shared, segments=segments, wanted=wanted)
+        elif wanted is not None and self.kind != "flash_attention_2":  # it takes no mask
             is_real = shared.is_real
             everything = torch.ones(x.shape[:2], device=x.device) if is_real is None else is_real
             mask = causal_padding_mask(everything, wanted)

@@ -56,6 +56,7 @@ class Recorded(Generic[StateT]):
         self.seconds = time.perf_counter() - started
         """Time that the recording took."""
 
+    @torch.no_grad()
     def begin(self, *inputs: Tensor) -> StateT:
         """Return the state for these inputs; on a GPU it is the same object every time."""
         for own, given in zip(self._inputs, inputs, strict=True):
@@ -67,6 +68,7 @@ class Recorded(Generic[StateT]):
         assert self._state is not None
         return self._state
 
+    @torch.no_grad()
     def advance(self) -> None:
         """Change the state in place."""
         if self._graphs:
@@ -76,11 +78,13 @@ class Recorded(Generic[StateT]):
             assert self._advance is not None
             self._advance(self._state)
 
+    @torch.no_grad()
     def _run_once(self) -> None:
         state = self._begin(*self._inputs)
         if self._advance is not None:
             self._advance(state)
 
+    @torch.no_grad()
     def _record(self, pool: Pool | None) -> None:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -34,7 +34,7 @@ class EO1Config(PolicyConfig):
     """A Qwen2.5-VL backbone that denoises an action chunk by flow matching."""
 
     own_fields: ClassVar[frozenset[str]] = PolicyConfig.own_fields | frozenset(
-        {"activation_checkpointing", "compile_model", "compile_mode"}
+        {"activation_checkpointing", "compile_model", "compile_mode", "pack_sequences"}
     )
     run_fields: ClassVar[frozenset[str]] = own_fields
 
@@ -86,6 +86,9 @@ class EO1Config(PolicyConfig):
     """Attention kernel; null means sdpa. flash_attention_2 needs the flash_attn package."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, one more forward."""
+    pack_sequences: bool = False
+    """Train on all samples of a batch in one row without padding. The same loss; faster where the
+    instructions of a batch differ in length."""
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_normalization)
     """How each type of feature is scaled. A type that is left out is not scaled."""
     optimizer_lr: float = 1e-4

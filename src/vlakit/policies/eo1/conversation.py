@@ -66,6 +66,13 @@ class ConversationTemplate(Step):
         self.render = lru_cache(maxsize=_CACHED_TASKS)(self._render)
         """The text of one task, cached."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "render"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.render = lru_cache(maxsize=_CACHED_TASKS)(self._render)
+
     def _names(self, kind: FeatureType) -> list[str]:
         return [name for name, feature in self.input_features.items() if feature.type is kind]
 

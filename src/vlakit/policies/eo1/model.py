@@ -33,6 +33,7 @@ from vlakit.policies.eo1.flow_matching import (
     velocity_loss,
 )
 from vlakit.policies.eo1.layout import action_error
+from vlakit.policies.eo1.packing import plan_packing
 
 
 @dataclass(frozen=True)
@@ -142,20 +143,30 @@ class EO1Model(nn.Module):
         """
         end, device = int(columns.max()) + 1, x_t.device
         positions = self._positions(inputs, is_real)[:, :, :end].to(device)
-        visible = _unless_invisible(is_real[:, :end], columns)
-        columns = columns.to(device)
         embeddings = place(
             self._embed_prefix(inputs, end),
-            columns,
+            columns.to(device),
             self.embed_suffix(x_t, self.embed_times(time)),
         )
-        hidden = self.vlm_backbone.model.language_model(
-            embeddings,
-            positions,
-            is_real=None if visible is None else visible.to(device),
-            wanted=columns,
+        return self.read_velocity(self._hidden(embeddings, positions, is_real[:, :end], columns))
+
+    def _hidden(
+        self, embeddings: Tensor, positions: Tensor, is_real: Tensor, columns: Tensor
+    ) -> Tensor:
+        """Return the hidden states of the action tokens, (batch, horizon, width)."""
+        language_model, device = self.vlm_backbone.model.language_model, embeddings.device
+        if not self.config.pack_sequences:
+            visible = _unless_invisible(is_real, columns)
+            visible = None if visible is None else visible.to(device)
+            return language_model(embeddings, positions, is_real=visible, wanted=columns.to(device))
+        packing = plan_packing(is_real, columns).to(device)
+        hidden = language_model(
+            packing.pack(embeddings),
+            packing.pack_positions(positions),
+            wanted=packing.columns,
+            segments=packing.segments,
         )
-        return self.read_velocity(hidden)
+        return packing.unpack_actions(hidden)
 
     def _action_columns(self, inputs: EO1Inputs) -> Tensor:
         """Return the column of every action token, (batch, horizon)."""

@@ -85,6 +85,13 @@ class QwenInputs(Step):
         self._stored: Path | None = None
         self._row = lru_cache(maxsize=_CACHED_ROWS)(self._row_uncached)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_row"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._row = lru_cache(maxsize=_CACHED_ROWS)(self._row_uncached)
+
     def config(self) -> dict[str, Any]:
         return {
             "processor_name": self.processor_name,
@@ -155,39 +162,51 @@ class QwenInputs(Step):
         `action_token_id`. Rows are padded on the right when there is an action (training), on the
         left otherwise, so that all rows end with the action tokens in the same columns.
         """
+        return self.deliver(self.prepare(batch))
+
+    def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch with token ids, masks and grids; the pixels stay as they are."""
         conversation: Conversation = batch[CONVERSATION]
-        images = {name: batch[name].to(self.device) for name in conversation.cameras}
-        pixel_values, grids, tokens_per_image = self._images(list(images.values()))
+        grids = self._grids([batch[name] for name in conversation.cameras])
+        merged = self.patches.merge_size**2
+        tokens_per_image = tuple(rows * columns // merged for rows, columns in grids)
         side = "left" if batch.get(ACTION) is None else "right"
         input_ids, mask = self._token_rows(conversation.texts, tokens_per_image, side)
-        result = {key: value for key, value in batch.items() if key != CONVERSATION}
-        return (
-            result
-            | images
-            | {
-                "input_ids": input_ids,
-                "attention_mask": mask,
-                "mm_token_type_ids": (input_ids == self.tokenizer.token_id(IMAGE_PAD)).long(),
-                "pixel_values": pixel_values,
-                "image_grid_thw": grids,
-                "state_token_id": self.tokenizer.token_id(STATE_PAD),
-                "action_token_id": self.tokenizer.token_id(ACTION_PAD),
-            }
-        )
+        sizes = torch.tensor([[1, rows, columns] for rows, columns in grids])
+        return batch | {
+            "input_ids": input_ids,
+            "attention_mask": mask,
+            "mm_token_type_ids": (input_ids == self.tokenizer.token_id(IMAGE_PAD)).long(),
+            "image_grid_thw": sizes.repeat(len(conversation.texts), 1),
+            "state_token_id": self.tokenizer.token_id(STATE_PAD),
+            "action_token_id": self.tokenizer.token_id(ACTION_PAD),
+        }
 
-    def _images(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """Return patches, grids and tokens per image of one sample; images are per camera."""
+    def deliver(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch with image patches, made on the device, without the conversations."""
+        result = {key: value for key, value in batch.items() if key != CONVERSATION}
+        cameras = batch[CONVERSATION].cameras
+        images = {name: self._on_device(batch[name]) for name in cameras}
+        return result | images | {"pixel_values": self._pixel_values(list(images.values()))}
+
+    def _on_device(self, image: Tensor) -> Tensor:
+        if self.device is None:
+            return image
+        return image.to(self.device, non_blocking=self.device.type == "cuda")
+
+    def _grids(self, images: Sequence[Tensor]) -> list[tuple[int, int]]:
+        """Return rows and columns of patches of one sample's images, one image per camera."""
+        return [patch_grid(image.shape[-2], image.shape[-1], self.patches) for image in images]
+
+    def _pixel_values(self, images: Sequence[Tensor]) -> Tensor:
+        """Return the patches, sample by sample and camera by camera; images are per camera."""
         settings = self.patches
-        sizes = [patch_grid(image.shape[-2], image.shape[-1], settings) for image in images]
-        lengths = [rows * columns for rows, columns in sizes]
-        num_samples = len(images[0])
+        lengths = [rows * columns for rows, columns in self._grids(images)]
         features = 3 * settings.temporal_patch_size * settings.patch_size**2
-        values = torch.empty(num_samples, sum(lengths), features, device=images[0].device)
+        values = torch.empty(len(images[0]), sum(lengths), features, device=images[0].device)
         for image, part in zip(images, values.split(lengths, dim=1), strict=True):
             qwen_patches(image, settings, out=part)
-        grids = torch.tensor([[1, rows, columns] for rows, columns in sizes]).repeat(num_samples, 1)
-        merged = settings.merge_size**2
-        return values.flatten(0, 1), grids, tuple(length // merged for length in lengths)
+        return values.flatten(0, 1)
 
     def _token_rows(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vlakit.policies.attention_mask import causal_padding_mask
 from vlakit.policies.backbones.attention import _per_query_head, attend, takes_groups
+from vlakit.policies.backbones.segments import Segments, attend_segments
 
 
 def _tensors(queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,3 +145,15 @@ def test_flash_attention_equals_sdpa(queries: int, padded: bool) -> None:
     )
     asks = is_real[:, -queries:].bool()
     torch.testing.assert_close(own[asks], expected[asks])
+
+
+@pytest.mark.usefixtures("fake_flash")
+@pytest.mark.parametrize("queries", [(3, 5, 2), (1, 2, 2)])
+def test_flash_attention_of_segments_equals_sdpa(queries: tuple[int, ...]) -> None:
+    segments = Segments(keys=(3, 5, 2), queries=queries)
+    q = torch.randn(1, 4, sum(queries), 8)
+    k, v = torch.randn(1, 2, 10, 8), torch.randn(1, 2, 10, 8)
+    ours, plain = (
+        attend_segments(q, k, v, segments, kind=kind) for kind in ("flash_attention_2", "sdpa")
+    )
+    torch.testing.assert_close(ours, plain)

@@ -31,6 +31,35 @@ def test_norm_has_unit_root_mean_square() -> None:
     torch.testing.assert_close(out.square().mean(-1), torch.ones(5))
 
 
+def _plain_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    wide = x.float()
+    return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("storage", "weights", "tolerance"),
+    [
+        (torch.float32, torch.float32, 1e-6),
+        (torch.bfloat16, torch.float32, 1e-2),  # as under mixed precision
+        (torch.bfloat16, torch.bfloat16, 1e-2),
+    ],
+)
+def test_norm_has_the_derivative_of_its_formula(
+    storage: torch.dtype, weights: torch.dtype, tolerance: float
+) -> None:
+    norm = RMSNorm(24).to(weights)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(2, 5, 24).to(storage).requires_grad_()
+    out, plain = norm(x), _plain_norm(x, norm.weight, norm.eps)
+    assert out.equal(plain)
+    assert out.dtype == plain.dtype
+    grad = torch.randn(2, 5, 24).to(out.dtype)
+    ours = torch.autograd.grad(out, (x, norm.weight), grad)
+    for own, expected in zip(ours, torch.autograd.grad(plain, (x, norm.weight), grad), strict=True):
+        assert own.dtype == expected.dtype
+        assert (own - expected).norm() < tolerance * expected.norm()
+
+
 def test_rotation_keeps_lengths_and_relative_angles() -> None:
     x, y = torch.randn(8), torch.randn(8)
     angles = inverse_frequencies(4, 10.0, torch.device("cpu")).repeat(2)
