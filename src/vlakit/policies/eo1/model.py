@@ -12,6 +12,7 @@ action tokens. What follows the last action cannot reach it and is never compute
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -109,11 +110,13 @@ class EO1Model(nn.Module):
             action_is_pad: (batch, horizon), True after the end of the episode; None when all real.
         """
         x_t, u_t = interpolate(action, noise, time)
-        columns = self._action_columns(inputs)
-        is_real, is_counted = inputs.attention_mask, None
-        if action_is_pad is not None and not self.config.supervise_padding_actions:
-            is_counted = ~action_is_pad.bool()
+        inputs, is_counted = _index_on_host(inputs, action_is_pad)
+        columns, is_real = self._action_columns(inputs), inputs.attention_mask
+        if is_counted is not None and not self.config.supervise_padding_actions:
             is_real = is_real.scatter(1, columns, is_counted.to(is_real.dtype))
+            is_counted = is_counted.to(action.device)
+        else:
+            is_counted = None
         v_t = self.velocity(inputs, x_t, time, columns, is_real)
         if not self.config.supervise_padding_action_dims:
             v_t, u_t = v_t[..., : self.config.action_dim], u_t[..., : self.config.action_dim]
@@ -123,6 +126,9 @@ class EO1Model(nn.Module):
         self, inputs: EO1Inputs, x_t: Tensor, time: Tensor, columns: Tensor, is_real: Tensor
     ) -> Tensor:
         """Return the predicted velocity by one pass over the whole sequence.
+
+        Where things stand is worked out where `inputs.input_ids`, `columns` and `is_real` are: on
+        the host nothing waits for the device.
 
         Args:
             inputs: the batch, padded on either side.
@@ -135,11 +141,11 @@ class EO1Model(nn.Module):
         Returns:
             (batch, horizon, max_action_dim), in the flow head's type.
         """
-        end = int(columns.max()) + 1
-        positions = self._positions(inputs, is_real)[:, :, :end]
+        end, device = int(columns.max()) + 1, x_t.device
+        positions = self._positions(inputs, is_real)[:, :, :end].to(device)
         embeddings = place(
             self._embed_prefix(inputs, end),
-            columns,
+            columns.to(device),
             self.embed_suffix(x_t, self.embed_times(time)),
         )
         return self.read_velocity(self._hidden(embeddings, positions, is_real[:, :end], columns))
@@ -148,11 +154,12 @@ class EO1Model(nn.Module):
         self, embeddings: Tensor, positions: Tensor, is_real: Tensor, columns: Tensor
     ) -> Tensor:
         """Return the hidden states of the action tokens, (batch, horizon, width)."""
-        language_model = self.vlm_backbone.model.language_model
+        language_model, device = self.vlm_backbone.model.language_model, embeddings.device
         if not self.config.pack_sequences:
             visible = _unless_invisible(is_real, columns)
-            return language_model(embeddings, positions, is_real=visible, wanted=columns)
-        packing = plan_packing(is_real, columns)
+            visible = None if visible is None else visible.to(device)
+            return language_model(embeddings, positions, is_real=visible, wanted=columns.to(device))
+        packing = plan_packing(is_real, columns).to(device)
         hidden = language_model(
             packing.pack(embeddings),
             packing.pack_positions(positions),
@@ -192,8 +199,8 @@ class EO1Model(nn.Module):
 
     def _embed_prefix(self, inputs: EO1Inputs, end: int) -> Tensor:
         """Return embeddings of the first `end` tokens, with images and state in place."""
-        ids = inputs.input_ids[:, :end]
-        embeddings = self.vlm_backbone.model.language_model.embed_tokens(ids)
+        ids, device = inputs.input_ids[:, :end], inputs.pixel_values.device
+        embeddings = self.vlm_backbone.model.language_model.embed_tokens(ids.to(device))
         images = self.vlm_backbone.embed_images(inputs.pixel_values, inputs.image_grid_thw)
         embeddings = _fill(embeddings, ids == self.sizes.image_token_id, images)
         is_state = ids == inputs.state_token_id
@@ -203,7 +210,7 @@ class EO1Model(nn.Module):
                 "Use the preprocessor of this checkpoint."
             )
         columns = is_state.int().argmax(dim=1, keepdim=True)
-        return place(embeddings, columns, self.embed_state(inputs.state))
+        return place(embeddings, columns.to(device), self.embed_state(inputs.state))
 
     def embed_state(self, state: Tensor) -> Tensor:
         """Return (batch, 1, width) from (batch, max_state_dim)."""
@@ -244,6 +251,23 @@ class EO1Model(nn.Module):
         return nullcontext()
 
 
+def _index_on_host(
+    inputs: EO1Inputs, action_is_pad: Tensor | None
+) -> tuple[EO1Inputs, Tensor | None]:
+    """Return a batch whose ids, mask and grids are on the host, and which actions are real.
+
+    All of them are fetched by one transfer: on a GPU each would wait for what was asked before.
+    """
+    given = [inputs.input_ids, inputs.attention_mask, inputs.image_grid_thw]
+    if action_is_pad is not None:
+        given.append(~action_is_pad.bool())
+    whole = torch.cat([tensor.flatten().long() for tensor in given]).cpu()
+    parts = whole.split([tensor.numel() for tensor in given])
+    ids, mask, grids, *rest = (p.view(t.shape) for p, t in zip(parts, given, strict=True))
+    on_host = dataclasses.replace(inputs, input_ids=ids, attention_mask=mask, image_grid_thw=grids)
+    return on_host, rest[0].bool() if rest else None
+
+
 def _output_projection(config: EO1Config, width: int) -> nn.Sequential:
     """Return `num_action_layers` linear maps with activations between them."""
     layers: list[nn.Module] = []
@@ -264,7 +288,7 @@ def _unless_invisible(is_real: Tensor, columns: Tensor) -> Tensor | None:
 
 def _fill(embeddings: Tensor, where: Tensor, values: Tensor) -> Tensor:
     """Replace the embeddings at the True positions, in reading order."""
-    rows = where.flatten().nonzero().squeeze(1)
+    rows = where.flatten().nonzero().squeeze(1).to(embeddings.device)
     flat = embeddings.flatten(0, 1)
     return flat.index_copy(0, rows, values.to(flat.dtype)).view_as(embeddings)
 

@@ -11,6 +11,7 @@ are those of the unpacked batch.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,11 @@ class Packing:
     """(batch, horizon) boolean, False where an action takes no place."""
     actions: Tensor
     """(visible actions,) which of the batch * horizon actions each is."""
+
+    def to(self, device: torch.device) -> Packing:
+        """Return the same on a device: a plan is best made on the host, which waits for nothing."""
+        names = ("tokens", "columns", "is_visible", "actions")
+        return dataclasses.replace(self, **{name: vars(self)[name].to(device) for name in names})
 
     def pack(self, embeddings: Tensor) -> Tensor:
         """Return (1, packed tokens, width) of (batch, length, width)."""

@@ -23,6 +23,7 @@ from tests.unit.policies.pi0_fast.tiny_policy import (
 from vlakit.errors import ActionDecodeError, CheckpointError, ConfigError, ProcessingError
 from vlakit.evaluation.planner import PolicyPlanner, stack_observations
 from vlakit.evaluation.planning import EpisodeMemory
+from vlakit.features import ACTION_TOKEN_MASK, LANGUAGE_MASK
 from vlakit.hub import resolve
 from vlakit.policies.pi0_fast import PI0FastPolicy
 from vlakit.policies.registry import make_policy
@@ -225,6 +226,18 @@ def test_a_new_run_with_its_own_settings_takes_the_checkpoint_s_sizes(checkpoint
         **{**vars(fresh), "paligemma_config": None, "image_resolution": stored.image_resolution}
     )
     assert make_policy(given).config.paligemma_config == stored.paligemma_config
+
+
+def test_tokens_are_counted_without_padding_and_with_the_cameras_that_are_there(
+    tokenizer: Path,
+) -> None:
+    policy = PI0FastPolicy(config(tokenizer, empty_cameras=1))
+    preprocess, _ = processors(policy.config)
+    batch = preprocess(raw_batch())
+    texts = [batch[key] for key in (LANGUAGE_MASK, ACTION_TOKEN_MASK)]
+    rows, patches = len(texts[0]), 4
+    expected = rows * 2 * patches + sum(int(mask.sum()) for mask in texts)
+    assert policy.num_tokens(batch) == expected < rows * (3 * patches + texts[0].shape[1])
 
 
 @pytest.mark.slow
