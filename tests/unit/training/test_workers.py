@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import pickle
 import shutil
@@ -72,11 +73,13 @@ POLICIES = {"eo1": eo1, "pi0_fast": pi0_fast}
 class Run:
     """What `training_batches` takes."""
 
-    def __init__(self, config: PolicyConfig, root: Path = ROOT, **flags: Any) -> None:
+    def __init__(
+        self, config: PolicyConfig, root: Path = ROOT, device: str = "cpu", **flags: Any
+    ) -> None:
         dataset = DatasetConfig(repo_id="local/three", root=str(root), image_transforms=CHANGES)
         self.flags = TrainFlags(dataset=dataset, policy=config, steps=len(ORDER), **flags)
         self.data = setup.open_data(self.flags, chunk_size=4)
-        config = setup.fit_config(config, self.data.features, torch.device("cpu"))
+        config = setup.fit_config(config, self.data.features, torch.device(device))
         self.preprocess, _ = setup.processors_for(config, self.data.stats, {}, resume=False)
         self.reader = BatchReader(self.data.train, CHANGES, seed=7)
 
@@ -156,6 +159,28 @@ def test_workers_give_the_batches_of_one_process(config: PolicyConfig) -> None:
     assert_equal(resumed, alone[2])
     assert len(notes) == 1
     assert "MB resident, data workers" in notes[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_gpu_gets_the_batches_of_the_cpu(config: PolicyConfig, num_workers: int) -> None:
+    expected = list(Run(config, num_workers=0).batches())
+    on_gpu = dataclasses.replace(config, device="cuda")
+    run = Run(on_gpu, device="cuda", num_workers=num_workers)
+    for ours, theirs in zip(run.batches(), expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            if not isinstance(value, Tensor) or name == "image_grid_thw":
+                continue
+            assert ours[name].is_cuda, name
+            error = (ours[name].cpu().double() - value.double()).abs()
+            if value.dtype == torch.uint8:  # changed on the device, which may round another way
+                assert error.max() <= 1, name
+                assert error.mean() < 0.01, name
+            elif name == "pixel_values":
+                assert error.mean() < 0.01, name
+            else:
+                assert error.max() == 0, name
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
