@@ -161,6 +161,18 @@ def test_workers_give_the_batches_of_one_process(config: PolicyConfig) -> None:
     assert "MB resident, data workers" in notes[0]
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_the_device_does_is_left_to_it(config: PolicyConfig, num_workers: int) -> None:
+    """With torch's device without values: all is delivered there, in the CPU's shapes and types."""
+    expected = next(Run(config, num_workers=0).batches())
+    batch = next(Run(config, device="meta", num_workers=num_workers).batches())
+    assert batch.keys() == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, Tensor):
+            assert batch[name].is_meta, name
+            assert (batch[name].shape, batch[name].dtype) == (value.shape, value.dtype), name
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_gpu_gets_the_batches_of_the_cpu(config: PolicyConfig, num_workers: int) -> None:
@@ -170,7 +182,7 @@ def test_a_gpu_gets_the_batches_of_the_cpu(config: PolicyConfig, num_workers: in
     for ours, theirs in zip(run.batches(), expected, strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
-            if not isinstance(value, Tensor) or name == "image_grid_thw":
+            if not isinstance(value, Tensor):
                 continue
             assert ours[name].is_cuda, name
             error = (ours[name].cpu().double() - value.double()).abs()
