@@ -28,7 +28,12 @@ from vlakit.policies.pi0_fast import PI0FastConfig
 from vlakit.processing.fast.tokenizer import FastTokenizer
 from vlakit.processing.pipeline import Pipeline
 from vlakit.training import setup
-from vlakit.training.batches import BatchReader, _processed_names, training_batches
+from vlakit.training.batches import (
+    BatchReader,
+    _processed_names,
+    delivered,
+    training_batches,
+)
 from vlakit.training.config import TrainFlags
 from vlakit.training.memory import memory_line, resident_memory
 from vlakit.training.packed_batch import SMALL, PackedBatch
@@ -125,11 +130,11 @@ def test_the_two_halves_of_a_pipeline_make_the_whole(config: PolicyConfig) -> No
 def test_images_may_be_changed_before_or_between_the_halves(config: PolicyConfig) -> None:
     run = Run(config)
     cameras = run.data.train.meta.camera_keys
-    names = _processed_names(cameras, run.preprocess)
     raw = run.data.train.get_batch(ORDER[0])
     before = run.preprocess(run.reader.changed(5, raw, cameras))
-    prepared = run.preprocess.prepare(raw)
-    between = run.preprocess.deliver(run.reader.changed(5, prepared, names, torch.device("cpu")))
+    prepared = [run.preprocess.prepare(raw)] * 2
+    cpu = torch.device("cpu")
+    _, between = delivered(prepared, run.reader, run.preprocess, cpu, first_step=4)
     assert_equal(between, before)
     other = run.preprocess(run.reader.changed(6, raw, cameras))
     assert not torch.equal(other[cameras[0]], before[cameras[0]])
