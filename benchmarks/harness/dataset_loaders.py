@@ -25,7 +25,6 @@ from vlakit.datasets.config import DatasetConfig, FrameCacheKind
 from vlakit.policies.eo1 import EO1Config
 from vlakit.training.batches import BatchReader, NumberedBatches, loaded_batches
 from vlakit.training.config import TrainFlags
-from vlakit.training.memory import resident_memory
 
 CAMERAS = ("observation.images.front", "observation.images.wrist")
 SIDE, FPS, CHUNK, BATCH = 256, 20, 10, 8
@@ -83,7 +82,6 @@ class Loader:
             frame_cache_dir=root.parent / "frame_cache",
         )
         self.reader = BatchReader(dataset, settings.image_transforms, seed=0)
-        self.memory: dict[str, float] = {}
 
     def first(self) -> dict[str, Any]:
         return next(self._batches(0))
@@ -98,11 +96,10 @@ class Loader:
         def measure() -> float:
             batches = self._batches(num_workers)
             next(batches)
-            self.memory = resident_memory()
             start = time.perf_counter()
-            for number, _ in enumerate(batches, 1):
+            for _ in batches:
                 elapsed = time.perf_counter() - start  # and not the time that workers take to end
-            return 1e3 * elapsed / number
+            return 1e3 * elapsed / (len(self.order) - 1)
 
         return measure
 
@@ -150,7 +147,7 @@ def measure_loaders(
             )
         times = take_turns(sides, repeats=repeats, warmup=0 if num_workers else 1)
         for kind in caches:
-            _report(case, kind, num_workers, times, details | loaders[kind].memory, differences)
+            _report(case, kind, num_workers, times, details, differences)
 
 
 def _report(

@@ -159,14 +159,30 @@ def training_batches(
         NumberedBatches(order, first_step, flags.steps),
         flags,
     )
-    if on_device:
-        names = _processed_names(reader.dataset.meta.camera_keys, preprocess)
-        changed = (
-            reader.changed(step, batch, names, device)
-            for step, batch in enumerate(batches, first_step)
-        )
-        batches = map(preprocess.deliver, changed)
+    if device is not None and on_device:
+        batches = delivered(batches, reader, preprocess, device, first_step)
     return _noted(ahead(batches, AHEAD), note)
+
+
+def delivered(
+    prepared: Iterable[Batch],
+    reader: BatchReader,
+    preprocess: Pipeline,
+    device: torch.device,
+    first_step: int,
+) -> Iterator[Batch]:
+    """Yield prepared batches with their images changed, and the pipeline finished, on the device.
+
+    Args:
+        prepared: What `preprocess.prepare` made of the raw batches, from `first_step` on.
+        reader: Which did not change images.
+        preprocess: The pipeline.
+        device: Where it delivers.
+        first_step: Step of the first batch.
+    """
+    names = _processed_names(reader.dataset.meta.camera_keys, preprocess)
+    for step, batch in enumerate(prepared, first_step):
+        yield preprocess.deliver(reader.changed(step, batch, names, device))
 
 
 def loaded_batches(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import pickle
 import shutil
@@ -27,7 +28,12 @@ from vlakit.policies.pi0_fast import PI0FastConfig
 from vlakit.processing.fast.tokenizer import FastTokenizer
 from vlakit.processing.pipeline import Pipeline
 from vlakit.training import setup
-from vlakit.training.batches import BatchReader, _processed_names, training_batches
+from vlakit.training.batches import (
+    BatchReader,
+    _processed_names,
+    delivered,
+    training_batches,
+)
 from vlakit.training.config import TrainFlags
 from vlakit.training.memory import memory_line, resident_memory
 from vlakit.training.packed_batch import SMALL, PackedBatch
@@ -72,11 +78,13 @@ POLICIES = {"eo1": eo1, "pi0_fast": pi0_fast}
 class Run:
     """What `training_batches` takes."""
 
-    def __init__(self, config: PolicyConfig, root: Path = ROOT, **flags: Any) -> None:
+    def __init__(
+        self, config: PolicyConfig, root: Path = ROOT, device: str = "cpu", **flags: Any
+    ) -> None:
         dataset = DatasetConfig(repo_id="local/three", root=str(root), image_transforms=CHANGES)
         self.flags = TrainFlags(dataset=dataset, policy=config, steps=len(ORDER), **flags)
         self.data = setup.open_data(self.flags, chunk_size=4)
-        config = setup.fit_config(config, self.data.features, torch.device("cpu"))
+        config = setup.fit_config(config, self.data.features, torch.device(device))
         self.preprocess, _ = setup.processors_for(config, self.data.stats, {}, resume=False)
         self.reader = BatchReader(self.data.train, CHANGES, seed=7)
 
@@ -122,11 +130,11 @@ def test_the_two_halves_of_a_pipeline_make_the_whole(config: PolicyConfig) -> No
 def test_images_may_be_changed_before_or_between_the_halves(config: PolicyConfig) -> None:
     run = Run(config)
     cameras = run.data.train.meta.camera_keys
-    names = _processed_names(cameras, run.preprocess)
     raw = run.data.train.get_batch(ORDER[0])
     before = run.preprocess(run.reader.changed(5, raw, cameras))
-    prepared = run.preprocess.prepare(raw)
-    between = run.preprocess.deliver(run.reader.changed(5, prepared, names, torch.device("cpu")))
+    prepared = [run.preprocess.prepare(raw)] * 2
+    cpu = torch.device("cpu")
+    _, between = delivered(prepared, run.reader, run.preprocess, cpu, first_step=4)
     assert_equal(between, before)
     other = run.preprocess(run.reader.changed(6, raw, cameras))
     assert not torch.equal(other[cameras[0]], before[cameras[0]])
@@ -156,6 +164,40 @@ def test_workers_give_the_batches_of_one_process(config: PolicyConfig) -> None:
     assert_equal(resumed, alone[2])
     assert len(notes) == 1
     assert "MB resident, data workers" in notes[0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_the_device_does_is_left_to_it(config: PolicyConfig, num_workers: int) -> None:
+    """With torch's device without values: all is delivered there, in the CPU's shapes and types."""
+    expected = next(Run(config, num_workers=0).batches())
+    batch = next(Run(config, device="meta", num_workers=num_workers).batches())
+    assert batch.keys() == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, Tensor):
+            assert batch[name].is_meta, name
+            assert (batch[name].shape, batch[name].dtype) == (value.shape, value.dtype), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_gpu_gets_the_batches_of_the_cpu(config: PolicyConfig, num_workers: int) -> None:
+    expected = list(Run(config, num_workers=0).batches())
+    on_gpu = dataclasses.replace(config, device="cuda")
+    run = Run(on_gpu, device="cuda", num_workers=num_workers)
+    for ours, theirs in zip(run.batches(), expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            if not isinstance(value, Tensor):
+                continue
+            assert ours[name].is_cuda, name
+            error = (ours[name].cpu().double() - value.double()).abs()
+            if value.dtype == torch.uint8:  # changed on the device, which may round another way
+                assert error.max() <= 1, name
+                assert error.mean() < 0.01, name
+            elif name == "pixel_values":
+                assert error.mean() < 0.01, name
+            else:
+                assert error.max() == 0, name
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -16,7 +16,6 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,7 +31,6 @@ from vlakit.datasets.reading.disk_cache import (
 from vlakit.datasets.reading.worker_copy import SharedReader
 from vlakit.errors import DatasetError
 from vlakit.files import write_json
-from vlakit.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -200,6 +198,10 @@ def _build(folder: Path, name: CacheName, source: _Blocks, num_workers: int) -> 
 
 def _written(part: Path, source: _Blocks, num_workers: int) -> dict[str, Any]:
     """Write frames and indices; returns what `cache.json` says of them."""
+    from rich.console import Console  # every worker imports this module, and draws nothing
+
+    from vlakit.progress import progress_bar
+
     writers: dict[str, _CameraWriter] = {}
     errors: list[tuple[float, int]] = []
     total = source.num_frames * len(source.cameras)

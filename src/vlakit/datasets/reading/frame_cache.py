@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from vlakit.errors import DatasetError
-from vlakit.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +54,10 @@ def decode_all(
     Raises:
         DatasetError: they do not fit into memory.
     """
+    from rich.console import Console  # every worker imports this module, and draws nothing
+
+    from vlakit.progress import progress_bar
+
     shapes = {name: tuple(read_images(name, np.array([0])).shape[1:]) for name in cameras}
     need = sum(num_frames * int(np.prod(shape)) for shape in shapes.values())
     free = available_memory()
