@@ -54,10 +54,14 @@ class PI0FastConfig(PolicyConfig):
             "decoding",
             "allow_missing_cameras",
             "allow_truncation",
+            "speculative",
             "activation_checkpointing",
         }
     )
-    run_fields: ClassVar[frozenset[str]] = PolicyConfig.run_fields | {"activation_checkpointing"}
+    run_fields: ClassVar[frozenset[str]] = PolicyConfig.run_fields | {
+        "activation_checkpointing",
+        "speculative",
+    }
 
     paligemma_variant: Literal["gemma_300m", "gemma_2b", "tiny"] = "gemma_2b"
     """Sizes of the network. tiny is for tests and demos on a CPU; LeRobot does not know it."""
@@ -143,6 +147,10 @@ class PI0FastConfig(PolicyConfig):
     activation_checkpointing: Literal["none", "layer", "selective"] | None = None
     """What the backward pass recomputes: nothing, each layer, or all but the products; null goes by
     `gradient_checkpointing`."""
+
+    speculative: Literal["off", "previous_chunk", "ngram"] = "off"
+    """Guess action tokens and check several by one pass: the same tokens in fewer steps. Guesses
+    are what the last chunk said there, or what last followed the same two tokens."""
 
     def __post_init__(self) -> None:
         if self.paligemma_variant == "tiny":
@@ -238,6 +246,11 @@ def _check_counts(config: PI0FastConfig) -> None:
 
 
 def _check_values(config: PI0FastConfig) -> None:
+    if config.speculative != "off" and config.decoding == "reference":
+        raise ConfigError(
+            f"--policy.speculative={config.speculative} needs --policy.decoding=constrained; it is "
+            "reference, which decodes as LeRobot does. Leave one of them out."
+        )
     temperature = config.temperature
     is_usable = math.isfinite(temperature) and temperature >= 0
     expect(is_usable, config, "temperature", "0 or a positive number")

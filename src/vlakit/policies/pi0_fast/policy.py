@@ -22,15 +22,12 @@ from vlakit.policies.base import Policy, for_the_log, require, resolve_device
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.pi0_fast.codec import ActionCodec
 from vlakit.policies.pi0_fast.config import PI0FastConfig
-from vlakit.policies.pi0_fast.decoding import (
-    ConstrainedDecoder,
-    Generated,
-    Run,
-    decode_as_reference,
-    read_codes,
-)
+from vlakit.policies.pi0_fast.decoding import ConstrainedDecoder
+from vlakit.policies.pi0_fast.generated import Generated
 from vlakit.policies.pi0_fast.images import camera_images
 from vlakit.policies.pi0_fast.model import PI0FastModel
+from vlakit.policies.pi0_fast.reference_decoding import decode_as_reference, read_codes
+from vlakit.policies.pi0_fast.run import Run
 from vlakit.policies.pi0_fast.sequence import PI0FastInputs
 from vlakit.policies.pi0_fast.weights import (
     EMBEDDING_FOR_HEAD,
@@ -79,6 +76,8 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
         with torch.device("meta"):
             self.model = PI0FastModel(config, self.sizes, DTYPES[config.dtype])
         self._recordings: Recordings[Run] = Recordings(self.model, self.model.join_weights)
+        self._previous: list[list[int]] | None = None
+        self.decoded_tokens = self.decoding_passes = 0
         self._decoders: dict[torch.device, ConstrainedDecoder] = {}
         self._has_trained = False
         if torch.device(device or "cpu").type != "meta":
@@ -257,8 +256,7 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
         inputs = self._inputs(batch)
         noise = None if noise is None else noise.to(self.device)
         if self.config.decoding == "constrained":
-            recordings = self._recordings if self.has_fixed_shapes else None
-            return self._decoder().decode(self.model, inputs, noise, recordings)
+            return self._decode(inputs, noise)
         ids = decode_as_reference(
             self.model,
             inputs,
@@ -272,6 +270,24 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
         check_prefix = self.config.validate_action_token_prefix
         return read_codes(ids, self.codec.vocabulary, check_prefix=check_prefix)
 
+    def _decode(self, inputs: PI0FastInputs, noise: Tensor | None) -> Generated:
+        speculates = self.config.speculative != "off"
+        recordings = self._recordings if self.has_fixed_shapes or speculates else None
+        generated = self._decoder().decode(self.model, inputs, noise, recordings, self._previous)
+        self._previous = generated.codes if speculates else None
+        self.decoded_tokens += sum(map(len, generated.codes))
+        self.decoding_passes += sum(generated.passes) + len(generated.codes)
+        return generated
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Action tokens per forward pass so far, the prefill counted; above 1 by speculation."""
+        return self.decoded_tokens / max(self.decoding_passes, 1)
+
+    def reset(self) -> None:
+        super().reset()
+        self._previous = None
+
     def _decoder(self) -> ConstrainedDecoder:
         if self.device not in self._decoders:
             self._decoders[self.device] = ConstrainedDecoder(
@@ -281,6 +297,7 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
                 max_steps=self.config.max_decoding_steps,
                 layout=self.config.token_layout,
                 temperature=self.config.temperature,
+                speculation=self.config.speculative,
                 device=self.device,
             )
         return self._decoders[self.device]

@@ -16,13 +16,10 @@ from torch import Tensor
 from tests.fixtures_root import FIXTURE_ROOT
 from vlakit.errors import ActionDecodeError, ConfigError
 from vlakit.policies.pi0_fast.action_tokens import ActionVocabulary
-from vlakit.policies.pi0_fast.decoding import (
-    ConstrainedDecoder,
-    Generated,
-    decode_as_reference,
-    read_codes,
-)
+from vlakit.policies.pi0_fast.decoding import ConstrainedDecoder
+from vlakit.policies.pi0_fast.generated import Generated
 from vlakit.policies.pi0_fast.model import PI0FastModel
+from vlakit.policies.pi0_fast.reference_decoding import decode_as_reference, read_codes
 from vlakit.policies.pi0_fast.sequence import PI0FastInputs
 from vlakit.processing import FastTokenizer
 from vlakit.processing.text import TextTokenizer
