@@ -122,6 +122,12 @@ class EO1Config(PolicyConfig):
         _check_width(self, "state", self.state_feature, self.max_state_dim)
         _check_width(self, "action", self.action_feature, self.max_action_dim)
         resolve_recompute(self)
+        if self.compile_model and self.pack_sequences:
+            raise ConfigError(
+                "--policy.compile_model=true with --policy.pack_sequences=true: a packed row has "
+                "other segments at every step, each of which would be compiled anew. Give one of "
+                "the two."
+            )
 
     @property
     def recompute(self) -> Literal["none", "layer", "selective"]:

@@ -186,6 +186,7 @@ def test_what_is_recomputed_follows_from_two_flags(changes: dict[str, Any], expe
             "Give --policy.activation_checkpointing=none or layer",
         ),
         ({"activation_checkpointing": "some"}, "activation_checkpointing=some"),
+        ({"compile_model": True, "pack_sequences": True}, "other segments at every step"),
     ],
 )
 def test_flags_of_recomputing_that_contradict_are_refused(
