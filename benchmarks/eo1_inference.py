@@ -23,9 +23,9 @@ import torch
 from harness import shapes
 from harness.device_rates import copy_bandwidth
 from harness.latency import timed_on, warm_up
-from harness.policy_flags import described, make_policy_parser, prepare
+from harness.policy_flags import COMPILE, described, make_inference_parser, prepare
 from harness.reference_process import Reference
-from harness.timing import OURS, REFERENCE, Side, report, take_turns
+from harness.timing import COMPILED, OURS, REFERENCE, Side, report, take_turns
 from harness.training import check_weights
 from harness.workload import CHUNK, Case, observations, write_inputs, write_settings
 from reference.measure import DeviceStopwatch
@@ -85,12 +85,21 @@ def check_agreement(ours: Session, reference: Reference, rows: int, tolerance: f
     return difference
 
 
-def measure(ours: Session, reference: Reference | None, rows: int, flags: Namespace) -> None:
+def measure(
+    ours: Session,
+    compiled: Session | None,
+    reference: Reference | None,
+    rows: int,
+    flags: Namespace,
+) -> None:
     steps = ours.config.num_denoise_steps
     mine = ours.side(rows)
     details = described(flags) | {"denoise_steps": steps, "build_ms": round(ours.build_ms)}
     details |= ours.warm_up(rows)
     sides = {OURS: mine}
+    if compiled is not None:
+        sides[COMPILED] = compiled.side(rows)
+        details["compiled_first_call_ms"] = compiled.warm_up(rows)["first_call_ms"]
     if reference is not None:
         details["difference"] = check_agreement(ours, reference, rows, TOLERANCE[flags.dtype])
         sides[REFERENCE] = reference.side("chunk", seed=SEED, rows=rows)
@@ -106,7 +115,7 @@ def measure(ours: Session, reference: Reference | None, rows: int, flags: Namesp
 
 
 def main() -> None:
-    flags = make_policy_parser(__doc__, repeats=40).parse_args()
+    flags = make_inference_parser(__doc__, repeats=40).parse_args()
     prepare(flags)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -114,16 +123,19 @@ def main() -> None:
         case = Case(cameras=2, side=SIDES[flags.shape], batch=max(all_rows))
         settings = {"shape": flags.shape, "device": flags.device, "dtype": flags.dtype}
         config = write_settings(folder / "checkpoint", case, **settings)
-        ours = Session(folder / "checkpoint", config, write_inputs(folder, case))
+        raw = write_inputs(folder, case)
+        ours, compiled = Session(folder / "checkpoint", config, raw), None
+        if flags.compile:
+            compiled = Session(folder / "checkpoint", config.override(COMPILE), raw)
         if flags.reference_python is None or flags.device == "cuda":
             for rows in all_rows:  # on a GPU also alone: it stays if the reference fails
-                measure(ours, None, rows, flags)
+                measure(ours, compiled, None, rows, flags)
         if flags.reference_python is None:
             return
         with Reference.from_flags(flags, "eo1.py", folder) as reference:
             check_weights(ours.filled, reference.call("load", gradient_checkpointing=False))
             for rows in all_rows:
-                measure(ours, reference, rows, flags)
+                measure(ours, compiled, reference, rows, flags)
 
 
 if __name__ == "__main__":

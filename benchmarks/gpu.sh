@@ -61,12 +61,12 @@ policy() {
         ${REFERENCE_PATH:+--reference-path "$REFERENCE_PATH"} "$@"
 }
 
-stage rates 40 device_rates.py
-policy pi0_fast_chunk 110 pi0_fast_inference.py --repeats "$chunks"
-policy eo1_chunk 90 eo1_inference.py --repeats "$chunks"
-policy pi0_fast_step 90 pi0_fast_train_step.py --repeats "$steps" --checkpointing no
-policy eo1_step_recomputed 75 eo1_train_step.py --repeats "$steps" --checkpointing yes
-[ -n "$quick" ] || policy eo1_step 75 eo1_train_step.py --repeats "$steps" --checkpointing no
+stage rates 20 device_rates.py
+policy pi0_fast_chunk 150 pi0_fast_inference.py --repeats "$chunks" --compile
+policy eo1_chunk 90 eo1_inference.py --repeats "$chunks" --compile
+policy pi0_fast_step 80 pi0_fast_train_step.py --repeats "$steps" --checkpointing no
+policy eo1_step_recomputed 70 eo1_train_step.py --repeats "$steps" --checkpointing yes
+[ -n "$quick" ] || policy eo1_step 60 eo1_train_step.py --repeats "$steps" --checkpointing no
 
 "$python" "$here/table.py" "$results"
 echo "done after $(($(date +%s) - start)) s: $results" >&2

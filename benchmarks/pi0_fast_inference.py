@@ -28,9 +28,9 @@ import torch
 from harness.device_rates import copy_bandwidth
 from harness.latency import timed_on, warm_up
 from harness.pi0_fast_workload import HORIZON, lerobot_sizes, write_batch, write_settings
-from harness.policy_flags import described, make_policy_parser, prepare
+from harness.policy_flags import COMPILE, described, make_inference_parser, prepare
 from harness.reference_process import Reference
-from harness.timing import OURS, REFERENCE, Side, report, take_turns
+from harness.timing import COMPILED, OURS, REFERENCE, Side, report, take_turns
 from harness.training import check_weights
 from reference.measure import DeviceStopwatch
 from reference.named_weights import fill_by_name
@@ -56,7 +56,9 @@ class Session:
         self.batch = {name: value.to(config.device) for name, value in batch.items()}
         self.side = timed_on(config.device, self.chunk)
         self.warmup = warm_up(self.side)
+        watch = DeviceStopwatch(config.device)
         self.tokens = max(map(len, self._codes()))
+        self.first_call_ms = watch.ms
 
     def chunk(self) -> Tensor:
         return self.policy.predict_action_chunk(self.batch)
@@ -99,7 +101,7 @@ def split(times: dict[str, list[float]], tokens: dict[int, int]) -> dict[str, An
         tokens: horizon -> generated tokens.
     """
     found: dict[str, Any] = {"tokens": tokens[LONG], "short_tokens": tokens[SHORT]}
-    for name in (OURS, REFERENCE):
+    for name in (OURS, COMPILED, REFERENCE):
         if name not in times:
             continue
         long, short = (statistics.median(times[prefix + name]) for prefix in ("", "short_"))
@@ -113,7 +115,12 @@ def split(times: dict[str, list[float]], tokens: dict[int, int]) -> dict[str, An
     return found
 
 
-def measure(sessions: dict[int, Session], reference: Reference | None, flags: Namespace) -> None:
+def measure(
+    sessions: dict[int, Session],
+    compiled: dict[int, Session],
+    reference: Reference | None,
+    flags: Namespace,
+) -> None:
     ours, short = sessions[LONG], sessions[SHORT]
     tokens = {horizon: session.tokens for horizon, session in sessions.items()}
     sides: dict[str, Side] = {
@@ -132,13 +139,13 @@ def measure(sessions: dict[int, Session], reference: Reference | None, flags: Na
     bound_ms = 1e3 * ours.token_bytes() / bandwidth
     details |= {"token_bound_ms": round(bound_ms, 3), "copy_gb_s": round(bandwidth / 1e9, 1)}
     details["share_of_bound"] = round(bound_ms / details[f"{OURS}_ms_per_token"], 3)
-    whole = {name: times[name] for name in (OURS, REFERENCE) if name in times}
+    whole = {name: times[name] for name in (OURS, COMPILED, REFERENCE) if name in times}
     case = f"pi0-FAST action chunk, 2 cameras and an empty one, batch {flags.batch}"
     report(case, whole, **details)
 
 
 def main() -> None:
-    parser = make_policy_parser(__doc__, repeats=20)
+    parser = make_inference_parser(__doc__, repeats=20)
     parser.set_defaults(batch=1)
     flags = parser.parse_args()
     prepare(flags)
@@ -146,12 +153,20 @@ def main() -> None:
         folder = Path(name)
         settings = {"shape": flags.shape, "device": flags.device, "dtype": flags.dtype}
         batch = write_batch(folder, shape=flags.shape, rows=flags.batch)
-        sessions = {
-            horizon: Session(write_settings(folder, horizon=horizon, **settings), batch)
+        configs = {
+            horizon: write_settings(folder, horizon=horizon, **settings)
             for horizon in (SHORT, LONG)
         }
+        sessions = {horizon: Session(config, batch) for horizon, config in configs.items()}
+        compiled = {
+            horizon: Session(config.override(COMPILE), batch)
+            for horizon, config in configs.items()
+            if flags.compile
+        }
         if flags.reference_python is None or flags.device == "cuda":
-            measure(sessions, None, flags)  # on a GPU also alone: it stays if the reference fails
+            measure(
+                sessions, compiled, None, flags
+            )  # on a GPU also alone: it stays if the reference fails
         if flags.reference_python is None:
             return
         with Reference.from_flags(flags, "pi0_fast.py", folder) as reference:
@@ -159,7 +174,7 @@ def main() -> None:
                 "load", sizes=lerobot_sizes(flags.shape), gradient_checkpointing=False
             )
             check_weights(sessions[LONG].filled, loaded)
-            measure(sessions, reference, flags)
+            measure(sessions, compiled, reference, flags)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class Value:
 
 
 TIME = Value("ours_ms", "reference_ms", "ms")
+COMPILED = Value("compiled_ours_ms", "reference_ms", "ms")
+COMPILED_TOKEN = Value("compiled_ours_ms_per_token", None, "ms")
 MEMORY = Value("ours_beyond_weights_mb", "reference_beyond_weights_mb", "MB")
 TOKEN = Value("ours_ms_per_token", None, "ms")
 
@@ -100,7 +102,10 @@ TARGETS = (
     Target("start of training to first step", "training run of one step", "cpu", 0.5),
     Target("pi0-FAST chunk, gemma_2b", PI0_CHUNK, "cuda", 0.12, wanted=FULL),
     Target("its time per token", PI0_CHUNK, "cuda", 2.0, TOKEN, FULL),
+    Target("pi0-FAST chunk, compiled", PI0_CHUNK, "cuda", 0.12, COMPILED, FULL),
+    Target("its time per token", PI0_CHUNK, "cuda", 2.0, COMPILED_TOKEN, FULL),
     Target("EO-1 chunk, 3B", EO1_CHUNK, "cuda", 0.2, wanted=FULL),
+    Target("EO-1 chunk, compiled", EO1_CHUNK, "cuda", 0.2, COMPILED, FULL),
     Target("pi0-FAST training step, gemma_2b", PI0_STEP, "cuda", 0.6, wanted=FULL | PLAIN),
     Target("its memory beyond weights", PI0_STEP, "cuda", 0.5, MEMORY, FULL | PLAIN),
     Target("EO-1 training step, 3B", EO1_STEP, "cuda", 0.7, wanted=FULL | PLAIN),

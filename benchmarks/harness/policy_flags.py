@@ -21,8 +21,20 @@ def make_policy_parser(description: str | None, *, repeats: int) -> ArgumentPars
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of both sides")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--batch", type=int, default=None, help="rows; default: of the shape")
-
     return parser
+
+
+def make_inference_parser(description: str | None, *, repeats: int) -> ArgumentParser:
+    """Return `make_policy_parser` with the flags of a chunk."""
+    parser = make_policy_parser(description, repeats=repeats)
+    parser.add_argument(
+        "--compile", action="store_true", help="measure our side with compile_model=true as well"
+    )
+    return parser
+
+
+COMPILE = {"compile_model": True, "compile_mode": "default"}
+"""Settings of our side that is compiled."""
 
 
 def make_training_parser(description: str | None, *, repeats: int) -> ArgumentParser:

@@ -17,7 +17,7 @@ import torch
 
 import vlakit
 
-OURS, REFERENCE = "ours", "reference"
+OURS, REFERENCE, COMPILED = "ours", "reference", "compiled_ours"
 
 Side = Callable[[], float]
 """Does the work once and returns the milliseconds it took."""

@@ -101,6 +101,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x, (..., size), at unit mean square of its last axis, taken in float32; scaled."""
+        if x.is_cuda and not torch.is_grad_enabled():  # one kernel in the place of six
+            return self.weight * F.rms_norm(x, self.weight.shape, eps=self.eps)
         return _RMSNormed.apply(x, self.weight, self.eps)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vlakit.policies.attention_mask import causal_padding_mask
-from vlakit.policies.backbones.attention import AttentionKind, attend
+from vlakit.policies.backbones.attention import AttentionKind, as_bias, attend
 from vlakit.policies.backbones.kv_cache import KVCache, LayerCache
 from vlakit.policies.backbones.layers import (
     GatedMLP,
@@ -222,6 +222,7 @@ class TextModel(nn.Module):
         *,
         is_real: Tensor | None = None,
         earlier: int = 0,
+        are_few: bool = False,
     ) -> Visibility:
         """Return what tokens at some positions see.
 
@@ -231,6 +232,7 @@ class TextModel(nn.Module):
             is_real: (batch, keys), nonzero where a key, cached ones included, is not padding; None
                 where none is.
             earlier: keys that stand in the cache.
+            are_few: whether few tokens look at many keys, at fixed shapes.
         """
         cos, sin = self._rotary(positions, dtype)
         if self.kind == "flash_attention_2" or (is_real is None and not earlier):
@@ -238,7 +240,7 @@ class TextModel(nn.Module):
         keys, device = earlier + positions.shape[2], positions.device
         known = torch.ones(1, keys, dtype=torch.bool, device=device) if is_real is None else is_real
         mask = causal_padding_mask(known, torch.arange(earlier, keys, device=device)[None])
-        return Visibility(cos, sin, mask, is_real)
+        return Visibility(cos, sin, as_bias(mask) if are_few else mask, is_real)
 
     def join_weights(self) -> None:
         """Lay out every layer's weights so that fewer products suffice, see `JoinedMaps`."""

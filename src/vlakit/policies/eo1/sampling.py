@@ -121,7 +121,11 @@ class Sampler:
         cache.start = first
         # Times and what the suffix sees are those of all chunks: worked out once, not at each step.
         looks = language_model.visibility(
-            seen.positions[:, :, first:], prefix.dtype, is_real=is_real, earlier=first
+            seen.positions[:, :, first:],
+            prefix.dtype,
+            is_real=is_real,
+            earlier=first,
+            are_few=uses_joined,
         )
         embedded_times = iter(model.embed_times(seen.times))
 

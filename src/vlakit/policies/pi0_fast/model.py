@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.errors import ConfigError
+from vlakit.policies.backbones.attention import as_bias
 from vlakit.policies.backbones.gemma import Span
 from vlakit.policies.backbones.kv_cache import KVCache
 from vlakit.policies.backbones.layers import take_columns
@@ -227,7 +228,7 @@ class PI0FastModel(nn.Module):
         columns = (slots - decoding.first).clamp(max=decoding.angles[0].shape[1] - 1)
         cosines, sines = (take_columns(part, columns) for part in decoding.angles)
         cache.slots = slots.clamp(max=cache.length - 1)
-        span = Span(ids.shape[1], cache.length, seen[:, None])
+        span = Span(ids.shape[1], cache.length, as_bias(seen[:, None]))
         return language_model(language_model.embed(ids), (cosines, sines), [span], cache=cache)
 
     def join_weights(self) -> None:
