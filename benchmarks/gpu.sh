@@ -62,11 +62,11 @@ policy() {
 }
 
 stage rates 20 device_rates.py
-policy pi0_fast_chunk 150 pi0_fast_inference.py --repeats "$chunks" --compile
-policy eo1_chunk 90 eo1_inference.py --repeats "$chunks" --compile
-policy pi0_fast_step 80 pi0_fast_train_step.py --repeats "$steps" --checkpointing no
-policy eo1_step_recomputed 70 eo1_train_step.py --repeats "$steps" --checkpointing yes
-[ -n "$quick" ] || policy eo1_step 60 eo1_train_step.py --repeats "$steps" --checkpointing no
+policy pi0_fast_chunk 130 pi0_fast_inference.py --repeats "$chunks" --compile
+policy eo1_chunk 80 eo1_inference.py --repeats "$chunks" --compile
+policy pi0_fast_step 75 pi0_fast_train_step.py --repeats "$steps" --checkpointing no
+policy eo1_step_recomputed 100 eo1_train_step.py --repeats "$steps" --checkpointing yes
+[ -n "$quick" ] || policy eo1_step 70 eo1_train_step.py --repeats "$steps" --checkpointing no
 
 "$python" "$here/table.py" "$results"
 echo "done after $(($(date +%s) - start)) s: $results" >&2
