@@ -40,7 +40,7 @@ check: .venv/.dev ## Lint, format, types and import direction
 	@$(RUN)lint-imports --no-cache
 
 bench: .venv/.dev ## Run the benchmarks and print one JSON line each
-	@for file in $(filter-out %/table.py,$(wildcard benchmarks/*.py)); do \
+	@for file in $(filter-out %/table.py %/speculative_decoding.py,$(wildcard benchmarks/*.py)); do \
 		echo "== $$file"; $(RUN)python $$file || exit 1; done
 
 bench-reference: .venv/.dev ## Run the benchmarks beside LeRobot (6 GB, Python 3.12) and print the table

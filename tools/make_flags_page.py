@@ -60,6 +60,8 @@ OURS = {
     "dataset.frame_cache": "decode once, on disk, for all runs",
     "dataset.frame_cache_dir": "where that disk is",
     "policy.engine": "LeRobot has one way",
+    "policy.speculative": "LeRobot decodes token by token",
+    "policy.weight_quantization": "LeRobot has none",
     "policy.pack_sequences": "LeRobot pads",
     "ema.enable": "LeRobot 0.6.2's flag",
     "ema.decay": "LeRobot 0.6.2's flag",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vlakit.checkpoints.pretrained import save_state
-from vlakit.errors import DeviceError, ProcessingError
+from vlakit.errors import ConfigError, DeviceError, ProcessingError
 from vlakit.features import ACTION_ANCHOR
 from vlakit.policies.action_queue import ActionQueue
 from vlakit.policies.config import PolicyConfig
@@ -158,6 +158,11 @@ class Policy(nn.Module, Generic[ConfigT]):
         A policy that was loaded from a checkpoint takes the processors of that one along. Those of
         a new policy are known to whoever made them: `Pipeline.save` puts them beside it.
         """
+        if self.config.weight_quantization != "none":
+            raise ConfigError(
+                f"a policy with weight_quantization={self.config.weight_quantization} is not "
+                "saved: its weights are rounded. Load the checkpoint without it and save that."
+            )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder)

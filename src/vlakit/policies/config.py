@@ -36,9 +36,9 @@ class PolicyConfig(draccus.ChoiceRegistry):
     Every policy also declares `normalization_mapping`, at the place where LeRobot's file has it.
     """
 
-    own_fields: ClassVar[frozenset[str]] = frozenset({"engine"})
+    own_fields: ClassVar[frozenset[str]] = frozenset({"engine", "weight_quantization"})
     """Fields that LeRobot lacks; the file holds them only where they are not the default."""
-    run_fields: ClassVar[frozenset[str]] = frozenset({"engine"})
+    run_fields: ClassVar[frozenset[str]] = own_fields
     """Those of them that say how a run computes and not what: the file never holds them."""
 
     n_obs_steps: int = 1
@@ -70,6 +70,9 @@ class PolicyConfig(draccus.ChoiceRegistry):
     engine: Literal["auto", "static", "plain"] = "auto"
     """How chunks are computed: `static` at few fixed shapes, on a GPU replayed as CUDA graphs;
     `plain` at the shapes that come; auto is static on a GPU and plain elsewhere."""
+    weight_quantization: Literal["none", "int8"] = "none"
+    """int8 keeps the language model's weights as 8-bit integers, to predict only: half the memory
+    of bfloat16, small errors. Needs the package torchao."""
 
     @property
     def type(self) -> str:

@@ -166,6 +166,11 @@ class TrainFlags:
             raise ConfigError(
                 "--policy.use_peft=true is not supported yet: give a checkpoint with whole weights."
             )
+        if self.policy.weight_quantization != "none":
+            raise ConfigError(
+                f"--policy.weight_quantization={self.policy.weight_quantization} is for "
+                "prediction: whole numbers cannot be trained. Leave it out."
+            )
         if self.policy.use_amp:
             raise ConfigError(
                 "--policy.use_amp=true would be ignored in training: leave it out, and give "

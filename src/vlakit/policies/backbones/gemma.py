@@ -24,6 +24,7 @@ from vlakit.policies.backbones.layers import (
     take_columns,
 )
 from vlakit.policies.backbones.paligemma_config import GemmaSizes
+from vlakit.policies.backbones.quantized import is_quantized
 
 _PAD_ID = 0
 """Of Gemma's vocabulary."""
@@ -231,7 +232,12 @@ class GemmaModel(nn.Module):
         return angles.cos(), angles.sin()
 
     def join_weights(self) -> None:
-        """Lay out every layer's weights so that fewer products suffice, see `JoinedMaps`."""
+        """Lay out every layer's weights so that fewer products suffice, see `JoinedMaps`.
+
+        Quantised weights stay as they are.
+        """
+        if any(is_quantized(weight) for weight in self.layers.parameters()):
+            return
         for layer in self.layers:
             assert isinstance(layer, GemmaLayer)
             layer.join_weights()

@@ -23,6 +23,7 @@ from vlakit.policies.backbones.layers import (
     run_block,
     take_columns,
 )
+from vlakit.policies.backbones.quantized import is_quantized
 from vlakit.policies.backbones.qwen2_5_vl_config import TextSizes
 from vlakit.policies.backbones.segments import Segments, attend_segments
 
@@ -243,7 +244,12 @@ class TextModel(nn.Module):
         return Visibility(cos, sin, as_bias(mask) if are_few else mask, is_real)
 
     def join_weights(self) -> None:
-        """Lay out every layer's weights so that fewer products suffice, see `JoinedMaps`."""
+        """Lay out every layer's weights so that fewer products suffice, see `JoinedMaps`.
+
+        Quantised weights stay as they are.
+        """
+        if any(is_quantized(weight) for weight in self.layers.parameters()):
+            return
         for layer in self.layers:
             assert isinstance(layer, TextLayer)
             layer.join_weights()

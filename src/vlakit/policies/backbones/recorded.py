@@ -19,6 +19,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vlakit.policies.backbones.quantized import addresses
+
 StateT = TypeVar("StateT")
 Pool = Any
 """torch.cuda's handle of memory that graphs share."""
@@ -167,7 +169,8 @@ class Recordings(Generic[StateT]):
         self._addresses = self._where()
 
     def _where(self) -> tuple[int, ...]:
-        return tuple(parameter.data_ptr() for parameter in self._module.parameters())
+        parameters = self._module.parameters()
+        return tuple(place for parameter in parameters for place in addresses(parameter))
 
 
 def _numerics(device: str) -> tuple[object, ...]:

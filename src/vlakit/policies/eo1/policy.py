@@ -17,6 +17,7 @@ from vlakit.checkpoints.pretrained import has_weights, load_state, read_config, 
 from vlakit.errors import CheckpointError, ConfigError, ProcessingError
 from vlakit.features import ACTION, ACTION_IS_PAD, OBS_STATE
 from vlakit.hub import presets, resolve
+from vlakit.policies.backbones.quantized import store_as_int8
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.backbones.recorded import Recordings
 from vlakit.policies.base import Policy, for_the_log, require, resolve_device
@@ -68,7 +69,7 @@ class EO1Policy(Policy[EO1Config]):
             self.to_empty(device=target)
             self.model.vlm_backbone.tie_weights()
             self.model.init_weights()
-            self._compile()
+            self._make_ready()
 
     @property
     def tied_weights(self) -> dict[str, str]:
@@ -111,7 +112,7 @@ class EO1Policy(Policy[EO1Config]):
         policy.origin = Origin(folder, settings.changes_from(stored))
         if is_upstream:
             policy.expected_token_ids = upstream_token_ids(entries, folder)
-        policy._compile()
+        policy._make_ready()
         return policy.eval()
 
     @classmethod
@@ -146,7 +147,7 @@ class EO1Policy(Policy[EO1Config]):
         )
         policy.model.vlm_backbone.tie_weights()
         policy.model.init_head(target)
-        policy._compile()
+        policy._make_ready()
         return policy
 
     def forward(
@@ -244,7 +245,10 @@ class EO1Policy(Policy[EO1Config]):
             action_token_id=ids["action_token_id"],
         )
 
-    def _compile(self) -> None:
+    def _make_ready(self) -> None:
+        """Quantise and compile, where the settings say so; the weights are there."""
+        if self.config.weight_quantization == "int8":
+            store_as_int8(self.model.vlm_backbone.model.language_model.layers)
         if self.config.compile_model:
             self.model.vlm_backbone.compile_blocks(self.config.compile_mode)
 

@@ -17,6 +17,7 @@ from vlakit.errors import ActionDecodeError, ConfigError
 from vlakit.features import ACTION_TOKEN_MASK, ACTION_TOKENS, LANGUAGE_MASK, LANGUAGE_TOKENS
 from vlakit.hub import presets, resolve
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
+from vlakit.policies.backbones.quantized import store_as_int8
 from vlakit.policies.backbones.recorded import Recordings
 from vlakit.policies.base import Policy, for_the_log, require, resolve_device
 from vlakit.policies.config import PolicyConfig
@@ -84,7 +85,7 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
             target = resolve_device(device if device is not None else config.device)
             self.to_empty(device=target)
             self.model.init_weights()
-            self._compile()
+            self._make_ready()
 
     @classmethod
     def from_pretrained(
@@ -122,7 +123,7 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
             stand_ins=HEAD_FOR_EMBEDDING,
         )
         policy.origin = Origin(folder, settings.changes_from(stored))
-        policy._compile()
+        policy._make_ready()
         return policy.eval()
 
     @classmethod
@@ -162,7 +163,7 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
             # Hugging Face pads PaliGemma's vocabulary to 257216; no token has these rows.
             cut_rows=VOCABULARY,
         )
-        policy._compile()
+        policy._make_ready()
         return policy
 
     @cached_property
@@ -317,6 +318,9 @@ class PI0FastPolicy(Policy[PI0FastConfig]):
             prompt_mask=require(batch, LANGUAGE_MASK).to(self.device),
         )
 
-    def _compile(self) -> None:
+    def _make_ready(self) -> None:
+        """Quantise and compile, where the settings say so; the weights are there."""
+        if self.config.weight_quantization == "int8":
+            store_as_int8(self.model.paligemma.language_model.layers)
         if self.config.compile_model:
             self.model.compile_blocks(self.config.compile_mode)

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from vlakit.policies.attention_mask import causal_padding_mask
-from vlakit.policies.backbones.attention import _per_query_head, attend, takes_groups
+from vlakit.policies.backbones.attention import (
+    _per_query_head,
+    as_bias,
+    attend,
+    takes_groups,
+)
 from vlakit.policies.backbones.segments import Segments, attend_segments
 
 
@@ -157,3 +162,19 @@ def test_flash_attention_of_segments_equals_sdpa(queries: tuple[int, ...]) -> No
         attend_segments(q, k, v, segments, kind=kind) for kind in ("flash_attention_2", "sdpa")
     )
     torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_few_queries_see_what_their_mask_shows(queries: int, dtype: torch.dtype) -> None:
+    q, k, v = (part.to(dtype) for part in _tensors(queries, 9))
+    mask = torch.rand(len(q), 1, queries, 9) > 0.4
+    mask[..., 0] = True
+    expected = attend(q, k, v, kind="sdpa", mask=mask)
+    few = attend(q, k, v, kind="sdpa", mask=as_bias(mask))
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(few, expected, rtol=0, atol=tolerance)
+    one_for_all = mask[:, :, :1]
+    expected = attend(q, k, v, kind="sdpa", mask=one_for_all.expand_as(mask))
+    few = attend(q, k, v, kind="sdpa", mask=as_bias(one_for_all))
+    torch.testing.assert_close(few, expected, rtol=0, atol=tolerance)

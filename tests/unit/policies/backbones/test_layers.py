@@ -16,6 +16,7 @@ from vlakit.errors import ConfigError
 from vlakit.policies.backbones.layers import (
     ACTIVATIONS,
     GatedMLP,
+    JoinedMaps,
     Recompute,
     RMSNorm,
     activation,
@@ -153,3 +154,18 @@ def test_nothing_is_recomputed_where_no_gradient_is_taken(recompute: Recompute) 
         assert not run_block(block, x, recompute=recompute).requires_grad
     run_block(block.eval(), x, recompute=recompute).sum().backward()
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_joined_maps_are_the_separate_ones_without_a_copy(bias: bool) -> None:
+    maps = [nn.Linear(5, size, bias=bias) for size in (4, 2, 3)]
+    before = [{k: v.clone() for k, v in part.state_dict().items()} for part in maps]
+    joined, x = JoinedMaps(*maps), torch.randn(2, 5)
+    for part, old in zip(maps, before, strict=True):
+        assert all(torch.equal(part.state_dict()[name], value) for name, value in old.items())
+    assert len({part.weight.untyped_storage().data_ptr() for part in maps}) == 1
+    expected = torch.cat([part(x) for part in maps], dim=-1)
+    torch.testing.assert_close(joined(x), expected)
+    with torch.no_grad():
+        maps[1].weight.mul_(-2)  # as an optimiser does
+    torch.testing.assert_close(joined(x), torch.cat([part(x) for part in maps], dim=-1))
