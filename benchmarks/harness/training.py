@@ -22,7 +22,7 @@ from reference.named_weights import fill_by_name
 from torch import Tensor
 
 from vlakit.policies.base import Policy
-from vlakit.training.optimizer import make_optimizer
+from vlakit.training.optimizer import has_fused_update, make_optimizer
 from vlakit.training.optimizer_config import preset_optimizer
 from vlakit.training.profile_flops import forward_flops
 from vlakit.training.step import autocast, train_step
@@ -57,7 +57,8 @@ class TrainingSession:
         self.device, self.dtype = device, dtype
         preset = preset_optimizer(policy.config)
         self.clip = preset.grad_clip_norm
-        self.optimizer = make_optimizer(preset, policy.parameters())
+        fused = has_fused_update(torch.device(device))
+        self.optimizer = make_optimizer(preset, policy.parameters(), fused=fused)
         self.scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
         self.weights_mb = used_mb(device)
         self._noise: Tensor | None = None

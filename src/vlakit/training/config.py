@@ -149,7 +149,7 @@ class TrainFlags:
     accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig)
     """How the steps are computed (LeRobot 0.6.2's flags)."""
     fused_optimizer: bool | None = None
-    """Update the weights by one kernel; null does so on CUDA."""
+    """Update the weights by one kernel; null does so where there is one, on a CPU and CUDA."""
     profile: bool = False
     """Say where the time of the first steps goes, on the screen and in profile.json."""
     profile_steps: int = 10

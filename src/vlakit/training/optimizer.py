@@ -14,24 +14,26 @@ from torch import nn
 from vlakit.training.optimizer_config import AdamConfig, AdamWConfig, OptimizerConfig, SGDConfig
 
 
+def has_fused_update(device: torch.device) -> bool:
+    """Return whether torch's optimisers have such a kernel there."""
+    return device.type in ("cpu", "cuda")
+
+
 def make_optimizer(
     config: OptimizerConfig,
     parameters: Iterable[nn.Parameter],
     *,
-    fused: bool | None = None,
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
     """Return the optimiser of `config` over the parameters that can be trained.
 
     Args:
         config: One of the registered optimisers.
         parameters: In the order of the model; frozen ones are left out.
-        fused: One kernel for all of an update, with the same result up to rounding. None chooses
-            it on CUDA, where it saves launches and passes over the moments; a CPU keeps the plain
-            loop, whose numbers are LeRobot's to the bit.
+        fused: One kernel for all of an update: the same result up to rounding, without passes over
+            memory and copies of the moments that torch's plain loop makes.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    if fused is None:
-        fused = any(parameter.is_cuda for parameter in trainable)
     settings = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused or None}
     if isinstance(config, SGDConfig):
         return torch.optim.SGD(

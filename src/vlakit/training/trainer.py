@@ -42,7 +42,7 @@ from vlakit.training.config import TrainFlags, split_by_reader
 from vlakit.training.ema import MovingAverage
 from vlakit.training.memory import resident_memory
 from vlakit.training.metrics import LOG_FILE, Averages, LogFile, WandB, log_line
-from vlakit.training.optimizer import make_optimizer
+from vlakit.training.optimizer import has_fused_update, make_optimizer
 from vlakit.training.profile import StepProfiler, Timer, untimed
 from vlakit.training.profile_report import PROFILE_FILE
 from vlakit.training.schedule import make_scheduler, schedule_multiplier
@@ -89,9 +89,9 @@ class Trainer:
         self.rollouts = rollouts
         self.console = console or Console(stderr=True)
         self.device = torch.device(flags.policy.device or "cpu")
-        self.optimizer = make_optimizer(
-            flags.optimizer, policy.parameters(), fused=flags.fused_optimizer
-        )
+        wanted = flags.fused_optimizer
+        fused = has_fused_update(self.device) if wanted is None else wanted
+        self.optimizer = make_optimizer(flags.optimizer, policy.parameters(), fused=fused)
         self.scheduler = make_scheduler(self.optimizer, flags.scheduler, flags.steps)
         self.ema = MovingAverage(policy, flags.ema.decay) if flags.ema.enable else None
         self.profiler: StepProfiler | None = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fused kernel makes the same update, is chosen by device, and resumes what the other began."""
+"""The fused kernel makes the same update and resumes what the other began."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vlakit.checkpoints.training_state import load_optimizer, save_training_state
-from vlakit.training.optimizer import make_optimizer
+from vlakit.training.optimizer import has_fused_update, make_optimizer
 from vlakit.training.optimizer_config import AdamConfig, AdamWConfig, OptimizerConfig, SGDConfig
 
 CONFIGS = [AdamWConfig(lr=0.01), AdamConfig(lr=0.01), SGDConfig(lr=0.01, momentum=0.9)]
@@ -29,13 +29,15 @@ def _steps(model: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> 
         optimizer.zero_grad()
 
 
-def test_a_cpu_keeps_the_plain_loop_unless_asked() -> None:
+def test_the_kernel_is_the_one_asked_for() -> None:
     model = _model()
     kernels = {
         fused: make_optimizer(AdamWConfig(), model.parameters(), fused=fused).defaults["fused"]
-        for fused in (None, False, True)
+        for fused in (False, True)
     }
-    assert kernels == {None: None, False: None, True: True}
+    assert kernels == {False: None, True: True}
+    assert has_fused_update(torch.device("cpu"))
+    assert not has_fused_update(torch.device("mps"))
 
 
 @pytest.mark.parametrize("config", CONFIGS)
