@@ -60,7 +60,6 @@ OURS = {
     "dataset.frame_cache": "decode once, on disk, for all runs",
     "dataset.frame_cache_dir": "where that disk is",
     "policy.engine": "LeRobot has one way",
-    "policy.speculative": "LeRobot decodes token by token",
     "policy.weight_quantization": "LeRobot has none",
     "policy.pack_sequences": "LeRobot pads",
     "ema.enable": "LeRobot 0.6.2's flag",
@@ -94,6 +93,7 @@ OURS_IN_PI0_FAST = {
     "policy.allow_truncation": "LeRobot always does",
     "policy.decoding": "LeRobot's decoding can fail",
     "policy.paligemma_config": "LeRobot's sizes are fixed",
+    "policy.speculative": "LeRobot decodes token by token",
     "policy.token_layout": "LeRobot has one layout",
     "policy.vlm_base": "LeRobot's new policies are random",
 }
