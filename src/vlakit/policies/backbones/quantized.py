@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from vlakit.errors import ConfigError
 
+_PARTS = "__tensor_flatten__"
+"""What torch calls the method that names the tensors which another one is made of."""
+
 
 def store_as_int8(layers: nn.Module) -> None:
     """Replace the weights of every linear map in the layers, which then can predict only.
@@ -29,12 +32,12 @@ def store_as_int8(layers: nn.Module) -> None:
 
 def is_quantized(weight: Tensor) -> bool:
     """Return whether a weight is made of other tensors."""
-    return hasattr(weight, "__tensor_flatten__")
+    return hasattr(weight, _PARTS)
 
 
 def addresses(weight: Tensor) -> tuple[int, ...]:
     """Return where a weight lies, all its parts if it has some."""
     if not is_quantized(weight):
         return (weight.data_ptr(),)
-    names, _ = weight.__tensor_flatten__()
+    names = getattr(weight, _PARTS)()[0]
     return tuple(getattr(weight, name).data_ptr() for name in names)
