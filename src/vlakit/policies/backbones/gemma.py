@@ -6,25 +6,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.policies.backbones.attention import attend
+from vlakit.policies.backbones.decoder_stack import DecoderStack, GroupedProjections
 from vlakit.policies.backbones.kv_cache import KVCache, LayerCache
 from vlakit.policies.backbones.layers import (
     GatedMLP,
-    JoinedMaps,
-    Recompute,
     inverse_frequencies,
-    rotate,
-    run_block,
     take_columns,
 )
 from vlakit.policies.backbones.paligemma_config import GemmaSizes
-from vlakit.policies.backbones.quantized import is_quantized
 
 _PAD_ID = 0
 """Of Gemma's vocabulary."""
@@ -82,36 +77,21 @@ class GemmaRMSNorm(nn.Module):
         return F.rms_norm(x.float(), scale.shape, scale, self.eps).to(x.dtype)
 
 
-class GemmaAttention(nn.Module):
+class GemmaAttention(GroupedProjections):
     """Attention with fewer key heads than query heads."""
 
     def __init__(self, sizes: GemmaSizes) -> None:
-        super().__init__()
-        width = sizes.hidden_size
-        q_width = sizes.num_attention_heads * sizes.head_dim
-        kv_width = sizes.num_key_value_heads * sizes.head_dim
-        self.q_proj = nn.Linear(width, q_width, bias=False)
-        self.k_proj = nn.Linear(width, kv_width, bias=False)
-        self.v_proj = nn.Linear(width, kv_width, bias=False)
-        self.o_proj = nn.Linear(q_width, width, bias=False)
-        self.head_dim, self.num_kv_heads = sizes.head_dim, sizes.num_key_value_heads
-        self.joined: JoinedMaps | None = None
-
-    def join_weights(self) -> None:
-        """Let `forward` compute queries, keys and values at once where it is allowed to."""
-        self.joined = JoinedMaps(self.q_proj, self.k_proj, self.v_proj)
+        super().__init__(
+            sizes.hidden_size,
+            num_heads=sizes.num_attention_heads,
+            num_kv_heads=sizes.num_key_value_heads,
+            head_dim=sizes.head_dim,
+            bias=False,
+        )
 
     def forward(self, x: Tensor, shared: Visibility, cache: LayerCache | None = None) -> Tensor:
         """Return (batch, queries, hidden_size) from all tokens, (batch, length, hidden_size)."""
-        if self.joined is not None and cache is not None and cache.uses_joined:
-            q, k, v = self._all_at_once(self.joined, x, shared)
-        else:
-            angles = (shared.cos, shared.sin)
-            asking = (shared.asking(part) for part in angles)
-            q = self._turned(self.q_proj(shared.asking(x)), *asking)
-            k, v = self._turned(self.k_proj(x), *angles), self._heads(self.v_proj(x))
-        if cache is not None:
-            k, v = cache.write(k, v)
+        q, k, v = self.project(x, shared, cache)
         parts, start = [], 0
         for span in shared.spans:
             seen_k, seen_v = k[:, :, : span.keys], v[:, :, : span.keys]
@@ -119,24 +99,6 @@ class GemmaAttention(nn.Module):
             parts.append(attend(asked, seen_k, seen_v, kind="sdpa", mask=span.mask))
             start = span.end
         return self.o_proj(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
-
-    def _all_at_once(
-        self, joined: JoinedMaps, x: Tensor, shared: Visibility
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values by one product and one turn."""
-        heads = self._heads(joined(x))
-        num_queries = heads.shape[1] - 2 * self.num_kv_heads
-        turned = rotate(heads[:, : -self.num_kv_heads], shared.cos[:, None], shared.sin[:, None])
-        q, k = turned.split([num_queries, self.num_kv_heads], dim=1)
-        q = self._heads(shared.asking(q.transpose(1, 2).flatten(2)))
-        return q, k, heads[:, -self.num_kv_heads :]
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(batch, length, width) -> (batch, heads, length, head_dim)."""
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
-    def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        return rotate(self._heads(x), cos[:, None], sin[:, None])
 
 
 class GemmaLayer(nn.Module):
@@ -150,11 +112,6 @@ class GemmaLayer(nn.Module):
         self.input_layernorm = GemmaRMSNorm(width, sizes.rms_norm_eps)
         self.post_attention_layernorm = GemmaRMSNorm(width, sizes.rms_norm_eps)
 
-    def join_weights(self) -> None:
-        """Lay out weights so that fewer products suffice, where a cache says so."""
-        self.self_attn.join_weights()
-        self.mlp.join_weights()
-
     def forward(self, x: Tensor, shared: Visibility, cache: LayerCache | None = None) -> Tensor:
         """Return (batch, queries, hidden_size) from all tokens, (batch, length, hidden_size)."""
         x = shared.asking(x) + self.self_attn(self.input_layernorm(x), shared, cache)
@@ -162,7 +119,7 @@ class GemmaLayer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x), uses_joined=uses_joined)
 
 
-class GemmaModel(nn.Module):
+class GemmaModel(DecoderStack[GemmaSizes]):
     """Embeddings in, last hidden states out."""
 
     def __init__(self, sizes: GemmaSizes) -> None:
@@ -174,7 +131,6 @@ class GemmaModel(nn.Module):
         self.layers = nn.ModuleList(GemmaLayer(sizes) for _ in range(sizes.num_hidden_layers))
         self.norm = GemmaRMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
         self.sizes = sizes
-        self.recompute: Recompute = "none"
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return (..., hidden_size) in the storage type: table rows times sqrt(hidden_size)."""
@@ -205,20 +161,11 @@ class GemmaModel(nn.Module):
         """
         cos, sin = (part.to(embeddings.dtype) for part in angles)
         shared = Visibility(cos, sin, tuple(spans))
-        caches = [cache and cache.layer(index) for index in range(len(self.layers))]
-        run = partial(
-            run_block,
-            recompute=self.recompute,
-            is_fixed=cache is not None and cache.uses_joined,
-        )
-        x = embeddings
-        for layer, own in zip(self.layers[:-1], caches, strict=False):
-            x = run(layer, x, shared, own)
+        last = shared
         if wanted is not None:
             span = Span(wanted.columns.shape[1], spans[-1].keys, wanted.mask)
-            shared = dataclasses.replace(shared, spans=(span,), columns=wanted.columns)
-        x = run(self.layers[-1], x, shared, caches[-1])
-        return self.norm(x)
+            last = dataclasses.replace(shared, spans=(span,), columns=wanted.columns)
+        return self.norm(self.run_layers(embeddings, shared, last, cache))
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return cosines and sines, each (batch, length, head_dim) float32.
@@ -230,28 +177,3 @@ class GemmaModel(nn.Module):
         frequencies = inverse_frequencies(sizes.head_dim // 2, sizes.rope_theta, positions.device)
         angles = (positions[..., None].float() * frequencies).repeat(1, 1, 2)
         return angles.cos(), angles.sin()
-
-    def join_weights(self) -> None:
-        """Lay out every layer's weights so that fewer products suffice, see `JoinedMaps`.
-
-        Quantised weights stay as they are.
-        """
-        if any(is_quantized(weight) for weight in self.layers.parameters()):
-            return
-        for layer in self.layers:
-            assert isinstance(layer, GemmaLayer)
-            layer.join_weights()
-
-    def new_cache(self, batch_size: int, length: int, *, uses_joined: bool = False) -> KVCache:
-        """Return an empty cache in the storage type and on the device of the weights."""
-        weight = self.embed_tokens.weight
-        return KVCache(
-            num_layers=self.sizes.num_hidden_layers,
-            batch_size=batch_size,
-            num_heads=self.sizes.num_key_value_heads,
-            length=length,
-            head_dim=self.sizes.head_dim,
-            dtype=weight.dtype,
-            device=weight.device,
-            uses_joined=uses_joined,
-        )

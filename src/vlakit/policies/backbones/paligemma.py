@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vlakit.policies.backbones.block_execution import Recompute, compile_block
 from vlakit.policies.backbones.gemma import GemmaModel, GemmaRMSNorm
-from vlakit.policies.backbones.layers import Recompute, compile_block
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.backbones.siglip import SiglipTower
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from vlakit.policies.backbones.attention import AttentionKind
-from vlakit.policies.backbones.layers import Recompute, RMSNorm, compile_block
+from vlakit.policies.backbones.block_execution import Recompute, compile_block
+from vlakit.policies.backbones.layers import RMSNorm
 from vlakit.policies.backbones.qwen2_5_vl_config import Qwen25VLSizes
 from vlakit.policies.backbones.qwen2_5_vl_text import TextModel
 from vlakit.policies.backbones.qwen2_5_vl_vision import VisionTower

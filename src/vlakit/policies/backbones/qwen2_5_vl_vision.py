@@ -18,14 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.policies.backbones.attention import AttentionKind, attend
-from vlakit.policies.backbones.layers import (
-    GatedMLP,
-    Recompute,
-    RMSNorm,
-    inverse_frequencies,
-    rotate,
-    run_block,
-)
+from vlakit.policies.backbones.block_execution import Recompute, run_block
+from vlakit.policies.backbones.layers import GatedMLP, RMSNorm, inverse_frequencies, rotate
 from vlakit.policies.backbones.qwen2_5_vl_config import VisionSizes
 
 ROPE_THETA = 10000.0

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.policies.backbones.attention import attend
-from vlakit.policies.backbones.layers import Recompute, run_block
+from vlakit.policies.backbones.block_execution import Recompute, run_block
 from vlakit.policies.backbones.paligemma_config import SiglipSizes
 
 

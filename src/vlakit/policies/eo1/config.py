@@ -117,6 +117,11 @@ class EO1Config(PolicyConfig):
 
     def __post_init__(self) -> None:
         _check_counts(self)
+        if self.engine == "static" and self.attn_implementation == "flash_attention_2":
+            raise ConfigError(
+                "--policy.engine=static with --policy.attn_implementation=flash_attention_2: that "
+                "kernel's shapes follow the padding. Give --policy.engine=plain, or sdpa."
+            )
         _check_time(self)
         check_normalization(self)
         _check_width(self, "state", self.state_feature, self.max_state_dim)

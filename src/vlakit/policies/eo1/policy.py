@@ -72,6 +72,12 @@ class EO1Policy(Policy[EO1Config]):
             self._make_ready()
 
     @property
+    def has_fixed_shapes(self) -> bool:
+        # flash_attn packs real tokens by an index that the host has to know.
+        packs = self.config.attn_implementation == "flash_attention_2"
+        return super().has_fixed_shapes and not packs
+
+    @property
     def tied_weights(self) -> dict[str, str]:
         return TIED if self.sizes.tie_word_embeddings else {}
 

@@ -13,16 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.activations import ACT2FN
 
 from vlakit.errors import ConfigError
+from vlakit.policies.backbones.block_execution import Recompute, run_block
 from vlakit.policies.backbones.layers import (
     ACTIVATIONS,
     GatedMLP,
     JoinedMaps,
-    Recompute,
     RMSNorm,
     activation,
     inverse_frequencies,
     rotate,
-    run_block,
 )
 
 

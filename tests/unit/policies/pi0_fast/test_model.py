@@ -20,7 +20,7 @@ from tests.unit.policies.pi0_fast.small_network import (
     small_model,
 )
 from vlakit.errors import ConfigError
-from vlakit.policies.backbones.layers import Recompute
+from vlakit.policies.backbones.block_execution import Recompute
 from vlakit.policies.backbones.paligemma_config import PaliGemmaSizes
 from vlakit.policies.pi0_fast.config import PI0FastConfig
 from vlakit.policies.pi0_fast.model import PI0FastModel

@@ -109,3 +109,16 @@ def test_pairs_count_more_than_single_tokens_and_later_ones_more_than_earlier() 
 def test_guesses_need_constrained_decoding(tokenizer: Path) -> None:
     with pytest.raises(ConfigError, match=r"--policy\.speculative=ngram needs .*constrained"):
         config(tokenizer, speculative="ngram", decoding="reference")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler uses what torch deprecates
+def test_compiled_layers_say_the_same(tokenizer: Path) -> None:
+    plain, _ = policies(tokenizer, "off")
+    compiled = PI0FastPolicy(
+        config(tokenizer, engine="static", compile_model=True, compile_mode="default")
+    )
+    compiled.load_state_dict(plain.state_dict())
+    batch = processors(plain.config)[0](raw_batch(2, with_actions=False))
+    for _ in range(2):
+        assert compiled.predict_action_tokens(batch) == plain.predict_action_tokens(batch)
