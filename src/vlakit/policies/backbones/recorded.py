@@ -110,14 +110,15 @@ class Recordings(Generic[StateT]):
     """Recordings by shape, the least recently used dropped first, all when the weights move."""
 
     def __init__(
-        self, module: nn.Module, prepare: Callable[[], None] | None = None, most: int = 16
+        self, module: nn.Module, prepare: Callable[[], None] | None = None, most: int = 32
     ) -> None:
         """Start without recordings.
 
         Args:
             module: whose weights they read.
             prepare: called first, and again when the weights lie elsewhere; may move them itself.
-            most: recordings kept; each has buffers and a cache of its own.
+            most: recordings kept; each has buffers and a cache of its own. Rollouts side by side
+                need one for every number of rows that wait together, times a few lengths.
         """
         self._module, self._prepare, self._most = module, prepare, most
         self._recorded: OrderedDict[Hashable, Recorded[StateT]] = OrderedDict()

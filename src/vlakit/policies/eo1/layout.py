@@ -19,10 +19,9 @@ from torch import Tensor
 from vlakit.errors import ProcessingError
 from vlakit.policies.attention_mask import has_left_padding
 from vlakit.policies.backbones.qwen2_5_vl_positions import multimodal_positions
+from vlakit.policies.backbones.qwen2_5_vl_vision import Grid
 
 _MOST_REMEMBERED = 64
-Grid = tuple[int, int]
-"""Patch rows and patch columns of one image."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Layouts:
         first += added
         merged = [(rows // self._merge, columns // self._merge) for rows, columns in grids]
         is_image = ids == tokens.image
-        _check_images(is_image, sum(rows * columns for rows, columns in merged))
+        check_images(is_image, sum(rows * columns for rows, columns in merged))
         ids, is_image = ids[:, :first], is_image[:, :first]
         end = first + self._horizon
         needs_mask = multiple > 1 or has_left_padding(mask[:, :end])
@@ -130,7 +129,7 @@ class Layouts:
                 is_real=mask[:, :end].bool().to(device) if needs_mask else None,
                 positions=positions.to(device),
                 image_rows=is_image.flatten().nonzero().squeeze(1).to(device),
-                state_columns=_state_columns(ids == tokens.state, tokens.state).to(device),
+                state_columns=state_columns(ids == tokens.state, tokens.state).to(device),
                 grids=grids,
                 first=first,
             )
@@ -162,7 +161,8 @@ def action_error(counts: list[int], token: int, horizon: int) -> ProcessingError
     )
 
 
-def _check_images(is_image: Tensor, expected: int) -> None:
+def check_images(is_image: Tensor, expected: int) -> None:
+    """Raise ProcessingError unless the text has as many image tokens as its images make."""
     if (found := int(is_image.sum())) != expected:
         raise ProcessingError(
             f"the batch has {found} image tokens, but its images make {expected}. Use the "
@@ -170,7 +170,8 @@ def _check_images(is_image: Tensor, expected: int) -> None:
         )
 
 
-def _state_columns(is_state: Tensor, token: int) -> Tensor:
+def state_columns(is_state: Tensor, token: int) -> Tensor:
+    """Return the column of each row's state token, (batch, 1), of which there must be one."""
     if not bool((is_state.sum(dim=1) == 1).all()):
         raise ProcessingError(
             f"some row has not exactly one state token (id {token}). Use the preprocessor of this "

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlakit.errors import ProcessingError
 from vlakit.policies.backbones.attention import AttentionKind
 from vlakit.policies.backbones.layers import activation
 from vlakit.policies.backbones.qwen2_5_vl import Qwen25VL
@@ -32,7 +31,7 @@ from vlakit.policies.eo1.flow_matching import (
     interpolate,
     velocity_loss,
 )
-from vlakit.policies.eo1.layout import action_error
+from vlakit.policies.eo1.layout import action_error, check_images, state_columns
 from vlakit.policies.eo1.packing import plan_packing
 
 
@@ -189,12 +188,7 @@ class EO1Model(nn.Module):
             (rows // merge, columns // merge) for _, rows, columns in inputs.image_grid_thw.tolist()
         ]
         is_image = inputs.input_ids == self.sizes.image_token_id
-        expected = sum(rows * columns for rows, columns in grids)
-        if int(is_image.sum()) != expected:
-            raise ProcessingError(
-                f"the batch has {int(is_image.sum())} image tokens, but its images make "
-                f"{expected}. Use the preprocessor of this checkpoint, and do not cut its text."
-            )
+        check_images(is_image, sum(rows * columns for rows, columns in grids))
         return multimodal_positions(is_image, is_real, grids)
 
     def _embed_prefix(self, inputs: EO1Inputs, end: int) -> Tensor:
@@ -203,13 +197,7 @@ class EO1Model(nn.Module):
         embeddings = self.vlm_backbone.model.language_model.embed_tokens(ids.to(device))
         images = self.vlm_backbone.embed_images(inputs.pixel_values, inputs.image_grid_thw)
         embeddings = _fill(embeddings, ids == self.sizes.image_token_id, images)
-        is_state = ids == inputs.state_token_id
-        if not bool((is_state.sum(dim=1) == 1).all()):
-            raise ProcessingError(
-                f"some row has not exactly one state token (id {inputs.state_token_id}). "
-                "Use the preprocessor of this checkpoint."
-            )
-        columns = is_state.int().argmax(dim=1, keepdim=True)
+        columns = state_columns(ids == inputs.state_token_id, inputs.state_token_id)
         return place(embeddings, columns.to(device), self.embed_state(inputs.state))
 
     def embed_state(self, state: Tensor) -> Tensor:

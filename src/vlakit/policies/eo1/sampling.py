@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlakit.policies.backbones.qwen2_5_vl_vision import Grid
 from vlakit.policies.backbones.recorded import Recorded, Recordings
 from vlakit.policies.eo1.flow_matching import euler_times, integrate
-from vlakit.policies.eo1.layout import Grid, Layouts, TokenIds
+from vlakit.policies.eo1.layout import Layouts, TokenIds
 from vlakit.policies.eo1.model import EO1Inputs, EO1Model, place
 
 PREFIX_MULTIPLE = 16
