@@ -13,6 +13,7 @@ import argparse
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def make_clip(size: int, length: int, seed: int) -> np.ndarray:
 
 def measure(name: str, encoding: VideoEncoding, clips: list[np.ndarray], folder: Path) -> dict:
     started = time.perf_counter()
-    encoded = [encode_clip(clip, FPS, encoding, threads=1) for clip in clips]
+    encoded = [encode_clip(partial(iter, clip), FPS, encoding, threads=1) for clip in clips]
     encode_s = time.perf_counter() - started
     path = folder / f"{len(list(folder.iterdir()))}.mp4"
     joiner = ClipJoiner(path, FPS)

@@ -207,7 +207,7 @@ class LeRobotDatasetWriter:
             raise DatasetError("save_episode without frames; call add_frame first.")
         clips = {
             key: encode_clip(
-                self._buffer.frames(key), self.fps, self._encoding, self._encoder_threads
+                partial(self._buffer.frames, key), self.fps, self._encoding, self._encoder_threads
             )
             for key in self._video_keys
         }

@@ -147,7 +147,7 @@ def test_a_video_that_is_something_else(damaged: Path) -> None:
 
 def test_a_video_that_is_shorter_than_the_metadata_say(damaged: Path) -> None:
     frames = [np.zeros((32, 48, 3), np.uint8)] * 4
-    (damaged / VIDEO).write_bytes(encode_clip(frames, FPS, VideoEncoding(vcodec="h264")))
+    (damaged / VIDEO).write_bytes(encode_clip(lambda: frames, FPS, VideoEncoding(vcodec="h264")))
     with pytest.raises(
         DatasetError, match=r"file-000\.mp4 has no frame at .* shorter than the meta"
     ):

@@ -21,9 +21,9 @@ LEVELS = 20 + 5 * np.arange(LENGTH)  # one grey level per frame: a frame tells i
 
 
 def grey_clip(levels: np.ndarray, **settings: object) -> bytes:
-    frames = (np.full((32, 48, 3), level, np.uint8) for level in levels)
+    frames = [np.full((32, 48, 3), level, np.uint8) for level in levels]
     encoding = VideoEncoding(**{"vcodec": "h264", "crf": 10, **settings})  # type: ignore[arg-type]
-    return encode_clip(frames, FPS, encoding, threads=1)
+    return encode_clip(lambda: frames, FPS, encoding, threads=1)
 
 
 def numbers(decoder: PyavDecoder, wanted: list[int]) -> list[int]:
@@ -146,4 +146,4 @@ def test_an_odd_size_names_the_way_out() -> None:
     with pytest.raises(
         DatasetError, match=r"48x31 clip with vcodec=h264 failed .* even for yuv420p"
     ):
-        encode_clip(frames, FPS, VideoEncoding(vcodec="h264"))
+        encode_clip(lambda: frames, FPS, VideoEncoding(vcodec="h264"))

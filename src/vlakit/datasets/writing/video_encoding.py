@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vlakit.datasets.reading.video import never_free_inherited_codecs
+from vlakit.datasets.writing.watched_thread import SignsOfLife, run_watched
 from vlakit.errors import DatasetError, did_you_mean
 
 ENCODERS = {"libsvtav1": "av1", "h264": "h264", "hevc": "hevc"}
@@ -107,26 +108,48 @@ class VideoEncoding:
 
 
 def encode_clip(
-    frames: Iterable[np.ndarray], fps: int | float, encoding: VideoEncoding, threads: int = 0
+    frames: Callable[[], Iterable[np.ndarray]],
+    fps: int | float,
+    encoding: VideoEncoding,
+    threads: int = 0,
 ) -> bytes:
     """Return an mp4 of the frames.
 
+    The encoder runs in a thread of its own: SVT-AV1 (3.1 and later) can lock up at the end of a
+    clip, about once in ten thousand, and the clip is then encoded again. For root it also makes the
+    thread that calls it, and whatever that starts later, real-time: that stays in there too.
+
     Args:
-        frames: uint8 (height, width, 3), at least one.
+        frames: begins the clip: uint8 (height, width, 3), at least one frame.
         fps: frames per second.
         encoding: codec and quality.
         threads: encoder threads, 0 = automatic.
 
     Raises:
-        DatasetError: the encoder is missing or refuses the frames (an odd size, as a rule).
+        DatasetError: the encoder is missing, locks up again and again, or refuses the frames (an
+            odd size, as a rule).
     """
     never_free_inherited_codecs()
+    for name, value in _SVT_ERRORS_ONLY.items():
+        os.environ.setdefault(name, value)
+    return run_watched(
+        lambda signs: _encode(frames(), fps, encoding, threads, signs),
+        name=f"encoding a clip with vcodec={encoding.vcodec}",
+        advice="the encoder locks up again and again: use another vcodec (h264)",
+    )
+
+
+def _encode(
+    frames: Iterable[np.ndarray],
+    fps: int | float,
+    encoding: VideoEncoding,
+    threads: int,
+    signs: SignsOfLife,
+) -> bytes:
     buffer = io.BytesIO()
     reformatter = VideoReformatter()
     rate = Fraction(fps).limit_denominator(1001)
     library = _LIBRARY[encoding.vcodec]
-    for name, value in _SVT_ERRORS_ONLY.items():
-        os.environ.setdefault(name, value)
     stream: Any = None
     try:
         with av.open(buffer, "w", format="mp4") as container:
@@ -142,13 +165,17 @@ def encode_clip(
                 frame = reformatter.reformat(frame, format=encoding.pix_fmt)
                 frame.pts, frame.time_base = number, 1 / rate
                 container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+                signs.moved()
+            for packet in stream.codec_context.encode_lazy(None):
+                packet.stream = stream
+                container.mux(packet)
+                signs.moved()
     except (av.FFmpegError, ValueError) as error:
         size = f"{stream.width}x{stream.height}" if stream is not None else "unknown size"
         raise DatasetError(
             f"encoding a {size} clip with vcodec={encoding.vcodec} failed ({error}); both sides "
-            "must "
-            "be even for yuv420p. Change the camera's size, the vcodec, or store dtype 'image'."
+            "must be even for yuv420p. Change the camera's size, the vcodec, or store dtype "
+            "'image'."
         ) from error
     return buffer.getvalue()
 
