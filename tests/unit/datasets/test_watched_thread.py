@@ -59,12 +59,15 @@ def test_slow_work_with_signs_of_life_is_left_alone() -> None:
     assert run_watched(work, "walking", "") == 1
 
 
-def test_errors_come_through() -> None:
+def test_errors_come_through_and_no_thread_stays() -> None:
+    threads = threading.active_count()
+
     def work(signs: SignsOfLife) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
         run_watched(work, "writing", "")
+    assert threading.active_count() == threads
 
 
 def test_a_program_ends_though_work_of_its_own_never_does() -> None:

@@ -72,6 +72,8 @@ def run_watched(work: Callable[[SignsOfLife], Result], name: str, advice: str) -
             while not result.ready() and signs.silence_s() < SILENCE_LIMIT_S:
                 result.wait(SILENCE_LIMIT_S - signs.silence_s())
             if result.ready():
+                pool.close()
+                pool.join()  # a process that forks next is single-threaded again
                 return result.get()
             signs.abandon()
         state = f"stood still for {SILENCE_LIMIT_S:.0f} s (attempt {attempt} of {ATTEMPTS})"
