@@ -18,6 +18,9 @@ from vlakit.evaluation.report_page import write_evaluation_report
 from vlakit.evaluation.results import EpisodeResult, EvaluationResult
 from vlakit.evaluation.success_rate import wilson_interval
 
+LEAST_TOLD_S = 0.1
+"""Preparation that takes less is not worth a line."""
+
 
 def finish(
     result: EvaluationResult,
@@ -49,6 +52,9 @@ def finish(
     result = replace(result, settings={**result.settings, **provenance})
     paths = [result.save(output_dir), write_evaluation_report(output_dir)]
     console.print(success_table(result))
+    if result.preparation_s > LEAST_TOLD_S:
+        told = f"{result.preparation_s:.1f} s of it to record the policy's chunks, once per size"
+        console.print(told, highlight=False, soft_wrap=True)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
     return result

@@ -133,9 +133,10 @@ class Engine:
         slots, self._ready = self._ready[:most], self._ready[most:]
         episodes = [self._running[slot] for slot in slots]
         seen = [e.look(blank_images=self.eval_config.blank_images) for e in episodes]
-        started = time.perf_counter()
+        started, prepared_s = time.perf_counter(), self.planner.preparation_s
         plans = self.planner.plan(seen, [episode.memory for episode in episodes])
-        self._plan_seconds = time.perf_counter() - started
+        prepared_s = self.planner.preparation_s - prepared_s
+        self._plan_seconds = time.perf_counter() - started - prepared_s
         limit = self.eval_config.max_seconds_per_episode
         for slot, episode, plan in zip(slots, episodes, plans, strict=True):
             chunk = episode.take_plan(plan, 1e3 * self._plan_seconds, max_seconds=limit)

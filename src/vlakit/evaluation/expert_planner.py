@@ -16,6 +16,8 @@ from vlakit.evaluation.planning import EpisodeMemory
 class ExpertPlanner:
     """Passes on what the expert of an `ExpertEnvConfig` would do, one action at a time."""
 
+    preparation_s = 0.0
+
     def plan(
         self, observations: Sequence[Mapping[str, NDArray[Any]]], memories: Sequence[EpisodeMemory]
     ) -> list[NDArray[np.float32]]:

@@ -52,6 +52,11 @@ class PolicyPlanner:
         """Where the policy computes."""
         return str(self._policy.device)
 
+    @property
+    def preparation_s(self) -> float:
+        """Seconds that recordings took so far; see `Planner`."""
+        return self._policy.recording_s
+
     def plan(
         self, observations: Sequence[Mapping[str, NDArray[Any]]], memories: Sequence[EpisodeMemory]
     ) -> list[Plan]:

@@ -47,6 +47,14 @@ Plan = NDArray[np.float32] | Undecodable
 class Planner(Protocol):
     """Turns observations into chunks of actions; a policy with its processors, for one."""
 
+    @property
+    def preparation_s(self) -> float:
+        """Seconds that its calls have spent so far on what later ones need not repeat.
+
+        A policy on a GPU records a graph for each number of episodes that it plans for together.
+        """
+        ...
+
     def plan(
         self, observations: Sequence[Mapping[str, NDArray[Any]]], memories: Sequence[EpisodeMemory]
     ) -> Sequence[Plan]:

@@ -38,6 +38,8 @@ class ComparedFrame(NamedTuple):
 class ReplayPlanner:
     """Plans what was recorded, `STRIDE` steps at a time; see `Planner`."""
 
+    preparation_s = 0.0
+
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
         self.frames: dict[tuple[str, int], list[ComparedFrame]] = {}

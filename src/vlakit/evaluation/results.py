@@ -115,6 +115,9 @@ class EvaluationResult:
     """What the evaluation was run with: seed, simulator, controls."""
     num_resumed: int = 0
     """Rollouts taken from an earlier run that was stopped; `seconds` is without them."""
+    preparation_s: float = 0.0
+    """Part of `seconds` that went into what planning does once, see `Planner`; no `plan_ms` has it.
+    With several processes that of the first."""
 
     @property
     def episodes(self) -> list[EpisodeResult]:
@@ -134,6 +137,7 @@ class EvaluationResult:
             "eval_s": self.seconds,
             "eval_ep_s": self.seconds / max(1, len(self.episodes) - self.num_resumed),
             "n_resumed": self.num_resumed,
+            "preparation_s": self.preparation_s,
         }
         return {
             "per_task": [_task_json(task) for task in self.tasks],

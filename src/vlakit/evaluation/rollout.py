@@ -98,13 +98,20 @@ class _Evaluation:
         started = time.monotonic()
         if self.files is not None and self.ranks.is_first:
             start_folder(self.files, settings, resume=resume)
+        prepared_s = self.planner.preparation_s
         before = self._shared(self._read_logs() if resume else [])
         ours = self._roll_out(before)
         outcomes = before | self._shared(ours)
         tasks = self._results(outcomes)
         self._finish_logs(tasks)
         seconds = time.monotonic() - started
-        result = EvaluationResult(tasks, seconds, settings, num_resumed=len(before))
+        result = EvaluationResult(
+            tasks,
+            seconds,
+            settings,
+            num_resumed=len(before),
+            preparation_s=self.planner.preparation_s - prepared_s,
+        )
         if not any(episode.is_finished for episode in result.episodes):
             raise SimulatorError(_nothing_finished(result))
         return result

@@ -16,6 +16,7 @@ from vlakit.checkpoints.pretrained import save_state
 from vlakit.errors import ConfigError, DeviceError, ProcessingError
 from vlakit.features import ACTION_ANCHOR
 from vlakit.policies.action_queue import ActionQueue
+from vlakit.policies.backbones.recorded import Recordings
 from vlakit.policies.config import PolicyConfig
 from vlakit.policies.processors import Origin, save_companions
 from vlakit.processing.relative_actions import Anchor
@@ -27,6 +28,7 @@ class Policy(nn.Module, Generic[ConfigT]):
     """A network with the settings it was built from, and a queue of predicted actions."""
 
     config: ConfigT
+    _recordings: Recordings[Any]
 
     def __init__(self, config: ConfigT, n_action_steps: int) -> None:
         super().__init__()
@@ -51,6 +53,11 @@ class Policy(nn.Module, Generic[ConfigT]):
         """Whether chunks are computed at fixed shapes, see the setting `engine`."""
         wanted = self.config.engine
         return wanted == "static" or (wanted == "auto" and self.device.type == "cuda")
+
+    @property
+    def recording_s(self) -> float:
+        """Seconds that recording chunks at fixed shapes took so far, once per size of a batch."""
+        return self._recordings.seconds
 
     def warm_up(self, batch: Mapping[str, Any]) -> float:
         """Predict once, so that later calls of this size find all recorded and compiled.

@@ -33,6 +33,7 @@ class Sampler:
 
     config = SimpleNamespace(n_action_steps=3)
     device = torch.device("cpu")
+    recording_s = 0.0
 
     def __init__(self) -> None:
         self.batch_sizes: set[int] = set()

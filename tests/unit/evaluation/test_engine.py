@@ -30,6 +30,8 @@ QUIET = Console(quiet=True)
 class Pusher:
     """Pushes by an amount that depends on all it saw in the episode, and on its noise."""
 
+    preparation_s = 0.0
+
     def plan(
         self, observations: Sequence[Mapping[str, Any]], memories: Sequence[EpisodeMemory]
     ) -> list[np.ndarray]:
@@ -170,6 +172,22 @@ def test_a_policy_that_takes_too_long_ends_the_episode() -> None:
     assert result.to_json()["overall"]["n_episodes"] == 3  # a failure of the policy, no error
     relaxed = run("fail", None, planner=Slow(), max_seconds_per_episode=60.0)
     assert all(episode.ended == "time_limit" for episode in relaxed.episodes)
+
+
+def test_what_planning_prepares_once_is_not_planning_time() -> None:
+    class Recording(Pusher):
+        """Slow at its first call, as a policy that records a graph."""
+
+        def plan(self, observations: Any, memories: Any) -> list[np.ndarray]:
+            if not self.preparation_s:
+                time.sleep(0.3)
+                self.preparation_s = 0.3
+            return super().plan(observations, memories)
+
+    result = run("push", None, planner=Recording(), max_seconds_per_episode=0.25)
+    assert not [episode for episode in result.episodes if episode.ended == "too_slow"]
+    assert max(value for episode in result.episodes for value in episode.plan_ms) < 250
+    assert result.to_json()["overall"]["preparation_s"] == 0.3
 
 
 def test_a_slow_policy_gets_full_batches() -> None:

@@ -30,6 +30,8 @@ QUIET = Console(quiet=True)
 class HistoryPlanner:
     """Its actions depend on all states of the episode so far and on the episode's own noise."""
 
+    preparation_s = 0.0
+
     def __init__(self, chunk: int = 3) -> None:
         self.chunk = chunk
         self.instructions: list[str] = []

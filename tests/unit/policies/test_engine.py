@@ -33,7 +33,9 @@ def test_flash_attention_keeps_the_shapes_of_the_batch() -> None:
 
 def test_a_warm_up_records_what_later_calls_find() -> None:
     policy, batch = tiny_policy(engine="static"), tiny_batch(side="left")
-    assert policy.warm_up(batch) > 0
+    assert policy.recording_s == 0
+    assert policy.warm_up(batch) > policy.recording_s > 0
+    recorded_s = policy.recording_s
     assert len(policy._recordings) == 1
     noise = torch.randn(policy._noise_shape(2))
     expected = policy.predict_action_chunk(batch, noise=noise)
@@ -41,6 +43,7 @@ def test_a_warm_up_records_what_later_calls_find() -> None:
     policy.predict_action_chunk(batch)
     assert torch.equal(expected, kept)  # a chunk is the caller's, not a buffer
     assert len(policy._recordings) == 1
+    assert policy.recording_s == recorded_s
 
 
 def test_trained_and_moved_weights_are_those_that_act(tokenizer: Path) -> None:
