@@ -45,6 +45,7 @@ CPU, GPU = "pi0-FAST chunk, middle", "pi0-FAST chunk, gemma_2b"
 def test_a_ratio_is_ours_by_the_reference(table: ModuleType) -> None:
     assert row(table, [chunk(60, 100)], CPU) == ["60 ms", "100 ms", "0.60x", "<= 0.75x", "yes"]
     assert row(table, [chunk(80, 100)], CPU)[2:] == ["0.80x", "<= 0.75x", "no"]
+    assert row(table, [chunk(1234.5, 22445.4)], CPU)[:3] == ["1,234 ms", "22,445 ms", "0.055x"]
 
 
 def test_only_a_line_of_that_device_and_size_counts(table: ModuleType) -> None:

@@ -69,13 +69,15 @@ def run_watched(work: Callable[[SignsOfLife], Result], name: str, advice: str) -
         # Its threads are daemons: a stuck one does not keep the program from ending.
         with ThreadPool(1) as pool:
             result = pool.apply_async(work, (signs,))
-            while not result.ready() and signs.silence_s() < SILENCE_LIMIT_S:
-                result.wait(SILENCE_LIMIT_S - signs.silence_s())
+            try:
+                while not result.ready() and signs.silence_s() < SILENCE_LIMIT_S:
+                    result.wait(SILENCE_LIMIT_S - signs.silence_s())
+            finally:
+                signs.abandon()  # done, stuck, or interrupted by the user
             if result.ready():
                 pool.close()
                 pool.join()  # a process that forks next is single-threaded again
                 return result.get()
-            signs.abandon()
         state = f"stood still for {SILENCE_LIMIT_S:.0f} s (attempt {attempt} of {ATTEMPTS})"
         logger.warning("%s %s.", name, state)
     raise DatasetError(f"{name} stood still {ATTEMPTS} times; {advice}.")
