@@ -116,7 +116,7 @@ def encode_clip(
     """Return an mp4 of the frames.
 
     The encoder runs in a thread of its own: SVT-AV1 (3.1 and later) can lock up at the end of a
-    clip (twice in some ten thousand), and the clip is then encoded again. For root it also makes the
+    clip (seen twice in some ten thousand), which is then encoded again. For root it also makes the
     thread that calls it, and whatever that starts later, real-time: that stays in there too.
 
     Args:
